@@ -1,0 +1,86 @@
+"""Projects, who works in them, and what is delineated."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+from django.utils import timezone
+
+
+def new_pseudonym_key() -> bytes:
+    """A project's own secret: equal patients get equal pseudonyms only within it."""
+    return secrets.token_bytes(32)
+
+
+class Role(models.TextChoices):
+    """What a member is in a project; permissions.py says what that allows."""
+
+    LEAD = "lead"
+    REVIEWER = "reviewer"
+    ANNOTATOR = "annotator"
+
+
+class Project(models.Model):
+    """The unit of isolation: data, people and masks of one project are invisible to others."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=120)
+    created_at = models.DateTimeField(default=timezone.now)
+    pseudonym_key = models.BinaryField(max_length=32, default=new_pseudonym_key)
+
+    class Meta:
+        ordering = ["name", "id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """A person's role in a project."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
+    )
+    role = models.CharField(max_length=10, choices=Role)
+
+    class Meta:
+        ordering = ["user__username"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "user"], name="projects_membership_once_per_user"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(role__in=Role.values), name="projects_membership_role_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} is {self.role} in {self.project_id}"
+
+
+class Label(models.Model):
+    """A structure to delineate. ``value`` is its number in exported label maps, never reused."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="labels")
+    name = models.CharField(max_length=64)  # SegmentLabel is LO: 64 characters
+    color = models.CharField(max_length=7, validators=[RegexValidator(r"^#[0-9a-f]{6}$")])
+    value = models.PositiveSmallIntegerField()
+
+    class Meta:
+        ordering = ["value"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="projects_label_name_once"),
+            models.UniqueConstraint(fields=["project", "value"], name="projects_label_value_once"),
+            models.CheckConstraint(
+                condition=models.Q(value__gte=1, value__lte=255), name="projects_label_value_1_255"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

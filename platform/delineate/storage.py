@@ -1,0 +1,99 @@
+"""The object store, by the contract's keys: local files or S3, one code path through fsspec."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import fsspec
+from django.conf import settings
+from fsspec.implementations.local import LocalFileSystem
+
+from delineate.errors import NotFound
+
+CHUNK_BYTES = 1024 * 1024
+
+
+def put(key: str, data: bytes) -> None:
+    """Store ``data`` under ``key``, whole or not at all, durably."""
+    put_chunks(key, iter([data]))
+
+
+def put_chunks(key: str, chunks: Iterator[bytes]) -> int:
+    """Store a stream of chunks under ``key``, whole or not at all; the number of bytes."""
+    filesystem, path = _locate(key)
+    size = 0
+    if not isinstance(filesystem, LocalFileSystem):
+        with filesystem.open(path, "wb") as target:
+            for chunk in chunks:
+                size += target.write(chunk)
+        return size
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+    try:
+        with os.fdopen(handle, "wb") as target:
+            for chunk in chunks:
+                size += target.write(chunk)
+            target.flush()
+            os.fsync(target.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return size
+
+
+def get(key: str) -> bytes:
+    """The bytes under ``key``; NotFound where there are none."""
+    filesystem, path = _locate(key)
+    try:
+        return cast(bytes, filesystem.cat_file(path))
+    except FileNotFoundError as error:
+        raise NotFound("A stored object is missing.", code="object_missing", key=key) from error
+
+
+def open_for_reading(key: str) -> BinaryIO:
+    """A seekable file of what lies under ``key``; NotFound where there is nothing."""
+    filesystem, path = _locate(key)
+    try:
+        return cast(BinaryIO, filesystem.open(path, "rb"))
+    except FileNotFoundError as error:
+        raise NotFound("A stored object is missing.", code="object_missing", key=key) from error
+
+
+def exists(key: str) -> bool:
+    """Whether something lies under ``key``."""
+    filesystem, path = _locate(key)
+    return bool(filesystem.exists(path))
+
+
+def delete(key: str) -> None:
+    """Remove what lies under ``key``, if anything does."""
+    filesystem, path = _locate(key)
+    if filesystem.exists(path):
+        filesystem.rm_file(path)
+
+
+def delete_prefix(prefix: str) -> None:
+    """Remove everything whose key starts with ``prefix``, which ends in a slash."""
+    assert prefix.endswith("/"), prefix
+    filesystem, path = _locate(prefix.rstrip("/"))
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
+def _locate(key: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    assert key and not key.startswith("/") and ".." not in key.split("/"), key
+    filesystem, root = _store(settings.ENVIRONMENT.storage_url)
+    return filesystem, f"{root}/{key}"
+
+
+@functools.cache
+def _store(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    filesystem, root = fsspec.core.url_to_fs(url)
+    return filesystem, root.rstrip("/")

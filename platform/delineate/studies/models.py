@@ -1,0 +1,206 @@
+"""Subjects, uploads, studies, series, slices, and the encodings that make slices ready to click.
+
+Nothing here identifies a patient: a Subject is a keyed pseudonym, UIDs are replaced, an instance's
+header holds only the attributes on deidentify's allow-list, and file names are not kept.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.utils import timezone
+
+from delineate.jobs import Job
+from delineate.projects.models import Project
+
+
+class Subject(models.Model):
+    """A patient, as far as we know one: HMAC of the identity under the project's key."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="subjects")
+    pseudonym = models.CharField(max_length=32)
+
+    class Meta:
+        ordering = ["pseudonym"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "pseudonym"], name="studies_subject_pseudonym_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.pseudonym
+
+
+class Upload(Job):
+    """Files as they arrived, kept until they are ingested; then only the report remains.
+
+    ``report``: a list of {"file": number in the upload, "fate": "stored" | "duplicate" | "skipped" |
+    "refused", "code", "message"}. Files are numbered, because names can identify people.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="uploads")
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="uploads"
+    )
+    blob_count = models.PositiveIntegerField()
+    size_bytes = models.PositiveBigIntegerField()
+    files_total = models.PositiveIntegerField(default=0)
+    files_done = models.PositiveIntegerField(default=0)
+    report = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"upload {self.id}"
+
+    def blob_key(self, number: int) -> str:
+        """Object key of the upload's blob ``number``, 0 … blob_count - 1."""
+        return f"uploads/{self.id}/{number}"
+
+    @property
+    def blob_prefix(self) -> str:
+        """Everything that is kept of the upload's bytes."""
+        return f"uploads/{self.id}/"
+
+
+class Study(models.Model):
+    """A study of a subject; appears whole, in one transaction, or not at all."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="studies")
+    subject = models.ForeignKey(Subject, on_delete=models.PROTECT, related_name="studies")
+    upload = models.ForeignKey(
+        Upload, on_delete=models.SET_NULL, null=True, related_name="studies"
+    )
+    number = models.PositiveIntegerField()  # 1, 2, 3, … in its project: its name for people
+    study_uid = models.CharField(max_length=64)  # ours, keyed per project
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="studies_study_number_once"),
+            models.UniqueConstraint(fields=["project", "study_uid"], name="studies_study_uid_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"study {self.number}"
+
+
+class Series(models.Model):
+    """Slices of one size and orientation, in order along their normal."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="series")
+    series_uid = models.CharField(max_length=64)  # ours
+    number = models.IntegerField(default=0)  # SeriesNumber
+    modality = models.CharField(max_length=16)
+    rows = models.PositiveIntegerField()
+    columns = models.PositiveIntegerField()
+    # Distance between rows and between columns in mm (PS3.3 10.7.1.3); null when unknown.
+    row_spacing_mm = models.FloatField(null=True)
+    column_spacing_mm = models.FloatField(null=True)
+    slice_spacing_mm = models.FloatField(null=True)
+    # Patient coordinates of increasing columns, then rows (ImageOrientationPatient); null: unknown.
+    orientation = ArrayField(models.FloatField(), size=6, null=True)
+    frame_of_reference_uid = models.CharField(max_length=64, blank=True)  # ours
+    is_color = models.BooleanField(default=False)
+    # What the model sees: first VOI window, else the volume's 0.5-99.5 percentiles; null for colour.
+    window_centre = models.FloatField(null=True)
+    window_width = models.FloatField(null=True)
+
+    class Meta:
+        ordering = ["study", "number", "id"]
+        verbose_name_plural = "series"
+        constraints = [
+            models.UniqueConstraint(fields=["study", "series_uid"], name="studies_series_uid_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"series {self.number} of study {self.study_id}"
+
+
+class Instance(models.Model):
+    """One DICOM object: its header after de-identification, as DICOM JSON (PS3.18 F), no pixels."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="instances")
+    sop_instance_uid = models.CharField(max_length=64)  # ours
+    sop_class_uid = models.CharField(max_length=64)
+    number_of_frames = models.PositiveIntegerField(default=1)
+    header = models.JSONField()
+
+    class Meta:
+        ordering = ["series", "sop_instance_uid"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["series", "sop_instance_uid"], name="studies_instance_uid_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"instance {self.sop_instance_uid}"
+
+
+class Slice(models.Model):
+    """One frame, decoded and checked at ingest; its stored values lie under ``pixels_key``."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="slices")
+    instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="slices")
+    index = models.PositiveIntegerField()  # 0 … n-1 along the normal
+    frame_number = models.PositiveIntegerField(default=1)  # 1 … number_of_frames in its instance
+    pixels_key = models.CharField(max_length=200)
+    pixels_digest = models.CharField(max_length=64)
+    slope = models.FloatField(default=1.0)
+    intercept = models.FloatField(default=0.0)
+    inverted = models.BooleanField(default=False)  # MONOCHROME1
+    # Patient coordinates in mm of the first pixel's centre (ImagePositionPatient); null: unknown.
+    position = ArrayField(models.FloatField(), size=3, null=True)
+
+    class Meta:
+        ordering = ["series", "index"]
+        constraints = [
+            models.UniqueConstraint(fields=["series", "index"], name="studies_slice_index_once"),
+            models.UniqueConstraint(
+                fields=["instance", "frame_number"], name="studies_slice_frame_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"slice {self.index} of series {self.series_id}"
+
+
+class Encoding(Job):
+    """A slice's embedding by a model: made, owed, or refused."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    slice = models.ForeignKey(Slice, on_delete=models.CASCADE, related_name="encodings")
+    model_digest = models.CharField(max_length=64)
+    embedding_key = models.CharField(max_length=200)
+    # The contract's priorities: 0 is being looked at, 3 its neighbours, 6 fresh from ingest.
+    priority = models.PositiveSmallIntegerField()
+
+    class Meta:
+        ordering = ["priority", "created_at", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["slice", "model_digest"], name="studies_encoding_once_per_model"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["priority", "created_at"],
+                condition=models.Q(state__in=["pending", "running"]),
+                name="studies_encoding_owed",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"encoding of slice {self.slice_id}"
