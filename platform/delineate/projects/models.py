@@ -31,6 +31,8 @@ class Project(models.Model):
     name = models.CharField(max_length=120)
     created_at = models.DateTimeField(default=timezone.now)
     pseudonym_key = models.BinaryField(max_length=32, default=new_pseudonym_key)
+    # The highest value a label was ever given: those of removed labels are not given again.
+    last_label_value = models.PositiveSmallIntegerField(default=0)
 
     class Meta:
         ordering = ["name", "id"]

@@ -25,6 +25,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=120)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('pseudonym_key', models.BinaryField(default=delineate.projects.models.new_pseudonym_key, max_length=32)),
+                ('last_label_value', models.PositiveSmallIntegerField(default=0)),
             ],
             options={
                 'ordering': ['name', 'id'],

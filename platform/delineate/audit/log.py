@@ -1,0 +1,217 @@
+"""One function per auditable act, called in the transaction of the act. The list is closed.
+
+Who and what are recorded as text and plain values, because the trail outlives the rows it speaks
+of: names of people are user names, never those of patients. ``by=None`` is the system.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+from uuid import UUID
+
+from delineate.audit import chain
+
+SYSTEM = "system"
+
+
+class Actor(Protocol):
+    """Whoever does something: an account."""
+
+    def get_username(self) -> str:
+        """The name to sign in with."""
+
+
+def signed_in(user: Actor) -> None:
+    """Somebody has signed in."""
+    _record(None, "signed_in", by=user, subject=_user(user.get_username()))
+
+
+def signed_out(user: Actor) -> None:
+    """Somebody has signed out."""
+    _record(None, "signed_out", by=user, subject=_user(user.get_username()))
+
+
+def sign_in_failed(username: str | None, *, address: str) -> None:
+    """A sign-in was refused; ``username`` only when there is such an account.
+
+    What else stood in the field may be a password.
+    """
+    subject = "an unknown user" if username is None else _user(username)
+    _record(None, "sign_in_failed", by=None, subject=subject, address=address)
+
+
+def user_created(username: str, *, by: Actor | None, is_superuser: bool) -> None:
+    """An account was made."""
+    _record(None, "user_created", by=by, subject=_user(username), is_superuser=is_superuser)
+
+
+def password_changed(username: str, *, by: Actor | None) -> None:
+    """An account has another password."""
+    _record(None, "password_changed", by=by, subject=_user(username))
+
+
+def model_added(digest: str, *, by: Actor | None, name: str, variant: str, trained: bool) -> None:
+    """A model can be used from now on."""
+    subject = f"model {digest}"
+    _record(
+        None, "model_added", by=by, subject=subject, name=name, variant=variant, trained=trained
+    )
+
+
+def model_made_default(digest: str, *, by: Actor | None, previous: str | None) -> None:
+    """Another model answers prompts from now on."""
+    _record(None, "model_made_default", by=by, subject=f"model {digest}", previous=previous)
+
+
+def project_created(project_id: UUID, *, by: Actor | None, name: str) -> None:
+    """A project was made."""
+    _record(project_id, "project_created", by=by, subject=f"project {project_id}", name=name)
+
+
+def project_renamed(project_id: UUID, *, by: Actor | None, before: str, after: str) -> None:
+    """A project has another name."""
+    subject = f"project {project_id}"
+    _record(project_id, "project_renamed", by=by, subject=subject, before=before, after=after)
+
+
+def label_added(
+    project_id: UUID, label_id: UUID, *, by: Actor | None, name: str, color: str, value: int
+) -> None:
+    """A label can be delineated from now on."""
+    subject = f"label {label_id}"
+    _record(project_id, "label_added", by=by, subject=subject, name=name, color=color, value=value)
+
+
+def label_changed(
+    project_id: UUID, label_id: UUID, *, by: Actor | None, name: str, color: str, before: str
+) -> None:
+    """A label has another name or colour."""
+    subject = f"label {label_id}"
+    _record(
+        project_id, "label_changed", by=by, subject=subject, name=name, color=color, before=before
+    )
+
+
+def label_removed(
+    project_id: UUID, label_id: UUID, *, by: Actor | None, name: str, value: int
+) -> None:
+    """A label without masks was removed."""
+    _record(project_id, "label_removed", by=by, subject=f"label {label_id}", name=name, value=value)
+
+
+def member_added(project_id: UUID, username: str, *, by: Actor | None, role: str) -> None:
+    """Somebody works in a project from now on."""
+    _record(project_id, "member_added", by=by, subject=_user(username), role=role)
+
+
+def member_changed(
+    project_id: UUID, username: str, *, by: Actor | None, before: str, role: str
+) -> None:
+    """A member has another role."""
+    subject = _user(username)
+    _record(project_id, "member_changed", by=by, subject=subject, before=before, role=role)
+
+
+def member_removed(project_id: UUID, username: str, *, by: Actor | None, role: str) -> None:
+    """Somebody no longer works in a project."""
+    _record(project_id, "member_removed", by=by, subject=_user(username), role=role)
+
+
+def upload_received(
+    upload_id: UUID, project_id: UUID, *, by: Actor | None, files: int, bytes: int
+) -> None:
+    """Files have arrived."""
+    _record(
+        project_id,
+        "upload_received",
+        by=by,
+        subject=f"upload {upload_id}",
+        files=files,
+        bytes=bytes,
+    )
+
+
+def study_ingested(
+    project_id: UUID, study_id: UUID, upload_id: UUID, *, series: int, slices: int
+) -> None:
+    """A study was stored whole."""
+    _record(
+        project_id,
+        "study_ingested",
+        by=None,
+        subject=f"study {study_id}",
+        upload=str(upload_id),
+        series=series,
+        slices=slices,
+    )
+
+
+def study_deleted(project_id: UUID, study_id: UUID, *, by: Actor | None, **counts: int) -> None:
+    """A study was deleted, with everything that was made of it; ``counts`` of what."""
+    _record(project_id, "study_deleted", by=by, subject=f"study {study_id}", **counts)
+
+
+def mask_accepted(
+    project_id: UUID, revision_id: UUID, *, by: Actor | None, **data: chain.Value
+) -> None:
+    """A mask was frozen into a revision."""
+    _record(project_id, "mask_accepted", by=by, subject=f"revision {revision_id}", **data)
+
+
+def task_submitted(project_id: UUID, task_id: UUID, *, by: Actor | None) -> None:
+    """A task awaits its review."""
+    _record(project_id, "task_submitted", by=by, subject=f"task {task_id}")
+
+
+def task_accepted(project_id: UUID, task_id: UUID, *, by: Actor | None, comment: str = "") -> None:
+    """A reviewer has accepted a task."""
+    _record(project_id, "task_accepted", by=by, subject=f"task {task_id}", comment=comment)
+
+
+def task_returned(project_id: UUID, task_id: UUID, *, by: Actor | None, comment: str) -> None:
+    """A reviewer has returned a task."""
+    _record(project_id, "task_returned", by=by, subject=f"task {task_id}", comment=comment)
+
+
+def task_reopened(project_id: UUID, task_id: UUID, *, by: Actor | None) -> None:
+    """An accepted task may be changed again."""
+    _record(project_id, "task_reopened", by=by, subject=f"task {task_id}")
+
+
+def export_requested(
+    project_id: UUID, export_id: UUID, *, by: Actor | None, format: str, reviewed_only: bool
+) -> None:
+    """Somebody wants the project's masks."""
+    _record(
+        project_id,
+        "export_requested",
+        by=by,
+        subject=f"export {export_id}",
+        format=format,
+        reviewed_only=reviewed_only,
+    )
+
+
+def export_finished(
+    project_id: UUID, export_id: UUID, *, by: Actor | None = None, **data: chain.Value
+) -> None:
+    """An export was written and read back."""
+    _record(project_id, "export_finished", by=by, subject=f"export {export_id}", **data)
+
+
+def export_downloaded(
+    project_id: UUID, export_id: UUID, *, by: Actor | None, **data: chain.Value
+) -> None:
+    """An export's file left the installation."""
+    _record(project_id, "export_downloaded", by=by, subject=f"export {export_id}", **data)
+
+
+def _record(
+    project_id: UUID | None, action: str, *, by: Actor | None, subject: str, **data: chain.Value
+) -> None:
+    actor = SYSTEM if by is None else by.get_username()
+    chain.append(project_id, actor=actor, action=action, subject=subject, data=data)
+
+
+def _user(username: str) -> str:
+    return f"user {username}"

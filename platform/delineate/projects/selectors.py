@@ -1,0 +1,44 @@
+"""Reads of projects; each gives only what its reader may know of."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import QuerySet
+
+from delineate.accounts.models import User
+from delineate.errors import NotFound
+from delineate.projects.models import Label, Membership, Project
+
+
+def project_for(user: User | AnonymousUser, project_id: UUID) -> Project:
+    """The project, for its members; NotFound for everybody else."""
+    project = projects_of(user).filter(id=project_id).first()
+    if project is None:
+        raise NotFound("There is no such project, or you are not a member of it.")
+    return project
+
+
+def label_for(user: User | AnonymousUser, label_id: UUID) -> Label:
+    """The label, for members of its project; NotFound for everybody else."""
+    label = (
+        Label.objects.filter(id=label_id, project__in=projects_of(user))
+        .select_related("project")
+        .first()
+    )
+    if label is None:
+        raise NotFound("There is no such label, or you are not a member of its project.")
+    return label
+
+
+def projects_of(user: User | AnonymousUser) -> QuerySet[Project]:
+    """The projects ``user`` is a member of."""
+    if not user.is_active:
+        return Project.objects.none()
+    return Project.objects.filter(memberships__user_id=user.pk)
+
+
+def members_of(project: Project) -> QuerySet[Membership]:
+    """Who works in ``project``, with their accounts."""
+    return project.memberships.select_related("user")

@@ -1,0 +1,28 @@
+"""Which model answers."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from delineate.errors import Conflict
+from delineate.projects.models import Project
+from delineate.registry.models import ModelVersion
+
+
+def active_model(project: Project) -> ModelVersion:
+    """The model that answers prompts in ``project``; Conflict ``no_model`` where there is none.
+
+    All projects share the default model.
+    """
+    model = ModelVersion.objects.filter(is_default=True).first()
+    if model is None:
+        raise Conflict(
+            "There is no model yet: an administrator adds one with `delineate model`.",
+            code="no_model",
+        )
+    return model
+
+
+def all_models() -> QuerySet[ModelVersion]:
+    """Every model, the newest first."""
+    return ModelVersion.objects.all()
