@@ -64,6 +64,9 @@ class DraftState(_Frozen):
 class DraftChanges(_Frozen):
     """The fields an operation assigns; a field that is absent stays as it is, null empties it."""
 
+    # Here, unlike elsewhere, absence has a meaning: the schema must not demand every field.
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     prompts: Prompts = Prompts()
     proposal: SealedProposal | None = None
     drawn: RunLengths | None = None

@@ -147,27 +147,21 @@ to_browser: TypeAdapter[ToBrowser] = TypeAdapter(ToBrowser)
 
 
 def schema() -> dict[str, object]:
-    """JSON schema of the protocol: both directions, with the definitions they share."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Protocol",
-        **_both_directions(),
-    }
-
-
-def _both_directions() -> dict[str, object]:
-    inputs = [Prompt, Operation, Prepare]
-    outputs = [Welcome, Proposal, Preparing, Prepared, Saved, Refused, Changed]
+    """JSON schema of the protocol: both directions, and the definitions they share."""
+    browser = [Prompt, Operation, Prepare]
+    server = [Welcome, Proposal, Preparing, Prepared, Saved, Refused, Changed]
+    # Serialization mode on both sides: whoever sends a message sends it whole.
     _, definitions = models_json_schema(
-        [(model, "validation") for model in inputs]
-        + [(model, "serialization") for model in outputs],
+        [(model, "serialization") for model in (*browser, *server)],
         ref_template="#/$defs/{model}",
     )
     return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Protocol",
         "type": "object",
         "properties": {
-            "fromBrowser": {"oneOf": [{"$ref": f"#/$defs/{m.__name__}"} for m in inputs]},
-            "toBrowser": {"oneOf": [{"$ref": f"#/$defs/{m.__name__}"} for m in outputs]},
+            "from_browser": {"oneOf": [{"$ref": f"#/$defs/{m.__name__}"} for m in browser]},
+            "to_browser": {"oneOf": [{"$ref": f"#/$defs/{m.__name__}"} for m in server]},
         },
         "$defs": definitions["$defs"],
     }
