@@ -11,7 +11,7 @@ from mlworker.contract import broker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "delineate.config.settings")
 
-from delineate.config.env import Environment  # noqa: E402
+from delineate.config.env import Environment
 
 app = Celery("delineate")
 app.conf.update(

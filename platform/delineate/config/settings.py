@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import dj_database_url
 
 from delineate.config.env import Environment
+from delineate.config.security import is_named_by_its_content
 
 ENVIRONMENT = Environment.read()
 
@@ -19,6 +20,8 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
+    "django.contrib.staticfiles",  # only for the API's documentation page below
+    "ninja",
     "channels",
     "delineate.audit",
     "delineate.accounts",
@@ -39,7 +42,8 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "delineate.config.urls"
 ASGI_APPLICATION = "delineate.config.asgi.application"
-TEMPLATES: list[dict[str, object]] = []
+# Only the API's documentation page is a template; everything else is the frontend.
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 
 DATABASES = {"default": dj_database_url.parse(ENVIRONMENT.database_url, conn_max_age=600)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -68,12 +72,15 @@ FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHand
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [ENVIRONMENT.redis_url]},
+        # A page must not hang on a Redis that is away.
+        "CONFIG": {"hosts": [{"address": ENVIRONMENT.redis_url, "socket_connect_timeout": 1.0}]},
     }
 }
 
-WHITENOISE_ROOT = str(ENVIRONMENT.frontend_dist) if ENVIRONMENT.frontend_dist.is_dir() else None
 STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_ROOT = str(ENVIRONMENT.frontend_dist) if ENVIRONMENT.frontend_dist.is_dir() else None
+WHITENOISE_IMMUTABLE_FILE_TEST = is_named_by_its_content
 
 USE_TZ = True
 TIME_ZONE = "UTC"

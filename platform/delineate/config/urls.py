@@ -1,1 +1,23 @@
-urlpatterns: list[object] = []
+"""Every address of the server."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from delineate.accounts.api import router as accounts
+from delineate.config.health import health
+from delineate.config.http import new_api
+from delineate.config.pages import page
+from delineate.projects.api import router as projects
+from delineate.registry.api import router as registry
+
+api = new_api()
+for router in (accounts, projects, registry):
+    api.add_router("", router)
+
+urlpatterns = [
+    path("api/health", health),
+    path("api/", api.urls),
+    # Assets have hashed names and are answered before this, or do not exist.
+    re_path(r"^(?!api/|ws/|dicomweb/|static/|assets/)", page),
+]

@@ -1,0 +1,140 @@
+"""Accounts: signing in and out, making them, changing passwords."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Final
+
+from django.contrib.auth import authenticate
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.utils import timezone
+
+from delineate.accounts.models import FailedSignIn, User
+from delineate.audit import log as audit
+from delineate.errors import Conflict, DelineateError, Invalid, NotSignedIn, TooMany
+
+# Ten guesses in five minutes: enough for a person who forgot, hopeless for a machine.
+FAILURES_ALLOWED: Final = 10
+FAILURES_FORGOTTEN_AFTER: Final = timedelta(minutes=5)
+
+
+def sign_in(username: str, password: str, *, address: str) -> User:
+    """The account these belong to.
+
+    Raises NotSignedIn ``wrong_credentials``, with one sentence for unknown users and wrong
+    passwords, or TooMany after FAILURES_ALLOWED failures for this user name from this address.
+    """
+    with transaction.atomic():
+        outcome = _try_password(username, password, address=address)
+        if isinstance(outcome, User):
+            audit.signed_in(outcome)
+    # Raised only now, when the failure that was written down is committed.
+    if isinstance(outcome, DelineateError):
+        raise outcome
+    return outcome
+
+
+def sign_out(user: User | AnonymousUser) -> None:
+    """Record that ``user`` ends a session."""
+    if isinstance(user, User):
+        with transaction.atomic():
+            audit.signed_out(user)
+
+
+def create_user(
+    username: str,
+    *,
+    password: str,
+    full_name: str = "",
+    is_superuser: bool = False,
+    by: User | None = None,
+) -> User:
+    """A new account; ``by`` None is whoever administers the machine.
+
+    Raises Invalid ``username_invalid`` or ``password_weak``, Conflict ``username_taken``.
+    """
+    user = User(username=username, full_name=full_name.strip(), is_superuser=is_superuser)
+    _check_name(user)
+    _check_password(password, user=user)
+    user.set_password(password)
+    with transaction.atomic():
+        _lock(f"username {username.lower()}")
+        if User.objects.filter(username__iexact=username).exists():
+            raise Conflict(f"There is a user {username} already.", code="username_taken")
+        user.save(force_insert=True)
+        audit.user_created(username, by=by, is_superuser=is_superuser)
+    return user
+
+
+def change_password(user: User, *, current: str, new: str, address: str) -> User:
+    """Replace one's own password, which ends one's other sessions.
+
+    Raises Invalid ``wrong_password`` or ``password_weak``, or TooMany when the current one was
+    guessed wrong too often.
+    """
+    _check_password(new, user=user)
+    with transaction.atomic():
+        outcome = _try_password(user.username, current, address=address)
+        if isinstance(outcome, User):
+            outcome.set_password(new)
+            outcome.save(update_fields=["password"])
+            audit.password_changed(user.username, by=user)
+    if isinstance(outcome, NotSignedIn):
+        raise Invalid("The current password is not right.", code="wrong_password")
+    if isinstance(outcome, DelineateError):
+        raise outcome
+    return outcome
+
+
+def set_password(user: User, *, new: str) -> None:
+    """Replace somebody's password without knowing it, for who administers the machine."""
+    _check_password(new, user=user)
+    with transaction.atomic():
+        user = User.objects.select_for_update().get(pk=user.pk)
+        user.set_password(new)
+        user.save(update_fields=["password"])
+        audit.password_changed(user.username, by=None)
+
+
+def _try_password(username: str, password: str, *, address: str) -> User | DelineateError:
+    """The account, or what to raise once the failure is committed."""
+    key = hashlib.sha256(f"{username.lower()}\n{address}".encode()).hexdigest()
+    # One guess at a time, or many at once would all be counted as the first.
+    _lock(f"sign-in {key}")
+    now = timezone.now()
+    FailedSignIn.objects.filter(at__lt=now - FAILURES_FORGOTTEN_AFTER).delete()
+    if FailedSignIn.objects.filter(key=key).count() >= FAILURES_ALLOWED:
+        return TooMany("There were too many failed sign-ins; try again in five minutes.")
+    user = authenticate(username=username, password=password)
+    if not isinstance(user, User):
+        FailedSignIn.objects.create(key=key, at=now)
+        known = User.objects.filter(username=username).exists()
+        audit.sign_in_failed(username if known else None, address=address)
+        return NotSignedIn("The user name or the password is not right.", code="wrong_credentials")
+    FailedSignIn.objects.filter(key=key).delete()
+    return user
+
+
+def _check_name(user: User) -> None:
+    try:
+        user.clean_fields(exclude=["password"])
+    except ValidationError as error:
+        sentence = " ".join(error.messages)
+        raise Invalid(f"The user cannot be made: {sentence}", code="username_invalid") from error
+
+
+def _check_password(password: str, *, user: User) -> None:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise Invalid(" ".join(error.messages), code="password_weak") from error
+
+
+def _lock(what: str) -> None:
+    """Held until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [what])

@@ -1,0 +1,84 @@
+"""The HTTP API as one object, and the one place where errors become HTTP answers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+from ninja.security import SessionAuth
+
+from delineate.errors import DelineateError, NotFound, NotSignedIn
+
+logger = logging.getLogger(__name__)
+
+
+def new_api() -> NinjaAPI:
+    """An API whose every route wants a session and a CSRF token unless it says otherwise."""
+    api = NinjaAPI(
+        title="Delineate",
+        version="1",
+        auth=SessionAuth(),
+        docs_url="/docs",
+        openapi_url="/openapi.json",
+        urls_namespace="api",
+    )
+    api.add_exception_handler(DelineateError, lambda _request, error: answer(error))
+    api.add_exception_handler(AuthenticationError, lambda _request, _error: answer(_NOT_SIGNED_IN))
+    api.add_exception_handler(Http404, lambda _request, _error: answer(_NO_SUCH_ROUTE))
+    api.add_exception_handler(ValidationError, lambda _request, error: _invalid(error))
+    api.add_exception_handler(HttpError, lambda _request, error: _of_ninja(error))
+    api.add_exception_handler(Exception, _unexpected)
+    return api
+
+
+def answer(error: DelineateError) -> HttpResponse:
+    """The error as every client reads it: ``{"error": {"code", "message", "data"}}``."""
+    return _answer(error.status, error.as_dict())
+
+
+_NOT_SIGNED_IN = NotSignedIn("Sign in first.")
+_NO_SUCH_ROUTE = NotFound("There is nothing at this address.")
+
+
+def _invalid(error: ValidationError) -> HttpResponse:
+    fields = [
+        {"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"]}
+        for each in error.errors
+    ]
+    sentence = "; ".join(f"{each['field']}: {each['message']}" for each in fields)
+    return _answer(
+        422,
+        {
+            "code": "invalid",
+            "message": f"The request is not as it should be ({sentence}).",
+            "data": {"fields": fields},
+        },
+    )
+
+
+def _of_ninja(error: HttpError) -> HttpResponse:
+    if error.status_code == 403:
+        code, sentence = "csrf_failed", "The page is out of date: reload it and try again."
+    else:
+        code, sentence = "malformed", "The request could not be read."
+    return _answer(error.status_code, {"code": code, "message": sentence, "data": {}})
+
+
+def _unexpected(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
+    # What went wrong may quote what was sent: it goes to the log, never to the client.
+    logger.error("%s %s failed", request.method, request.path, exc_info=error)  # type: ignore[arg-type]
+    return _answer(
+        500,
+        {
+            "code": "internal",
+            "message": "Something went wrong in the server; its log says what.",
+            "data": {},
+        },
+    )
+
+
+def _answer(status: int, error: dict[str, Any]) -> HttpResponse:
+    return JsonResponse({"error": error}, status=status)
