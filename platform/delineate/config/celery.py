@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 
+import redis
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import heartbeat_sent, setup_logging
 
 from mlworker.contract import broker
 
@@ -35,6 +37,19 @@ app.autodiscover_tasks(
 )
 
 
-@setup_logging.connect
+@setup_logging.connect  # type: ignore[untyped-decorator]
 def _keep_djangos_logging(**_: object) -> None:
     """Celery would replace the root logger's handlers; Django's settings have set them."""
+
+
+HEARTBEAT_FORGOTTEN_AFTER_S = 600
+_heart = redis.Redis.from_url(app.conf.broker_url, socket_timeout=2, socket_connect_timeout=2)
+
+
+@heartbeat_sent.connect  # type: ignore[untyped-decorator]
+def _say_alive(**_: object) -> None:
+    """From the worker's own loop, every two seconds: a loop that hangs falls silent."""
+    try:
+        _heart.set("heartbeat:server", time.time(), ex=HEARTBEAT_FORGOTTEN_AFTER_S)
+    except redis.RedisError:
+        return  # the supervisor cannot read it then either, and holds nothing against us

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,9 @@ class Environment(BaseSettings):
         validation_alias="DELINEATE_FRONTEND",
     )
     # An upload larger than this is refused at the door; a CT of 2,000 slices is about 1 GB.
-    max_upload_bytes: int = Field(default=4 * 1024**3, validation_alias="DELINEATE_MAX_UPLOAD_BYTES")
+    max_upload_bytes: int = Field(
+        default=4 * 1024**3, validation_alias="DELINEATE_MAX_UPLOAD_BYTES"
+    )
     # A click without an answer is refused after this, so that a page never hangs on a dead worker.
     click_timeout_s: float = Field(default=10.0, validation_alias="DELINEATE_CLICK_TIMEOUT_S")
 
@@ -48,3 +51,46 @@ class Environment(BaseSettings):
     def read(cls) -> Environment:
         """Settings from the process environment; raises pydantic's error naming what is missing."""
         return cls()
+
+
+class Machine(BaseSettings):
+    """What `delineate up` may be told about this machine; each part has a working default."""
+
+    model_config = SettingsConfigDict(env_prefix="DELINEATE_", extra="ignore", frozen=True)
+
+    # Each of these three, when given, takes the place of the embedded counterpart.
+    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+    storage_url: str | None = Field(default=None, validation_alias="STORAGE_URL")
+
+    secret_key: str | None = Field(default=None, min_length=32)  # else made once, kept in var/
+    origins: str | None = None  # else this machine's own names, with the port that is used
+    frontend: Path = Path(__file__).parents[3] / "frontend" / "dist"
+    var: Path = Path(__file__).parents[3] / "var"
+    port: int = Field(default=8700, ge=1, le=65535)
+
+    # Two cores are the least we promise to run on. A click's decode gains nothing from more; an
+    # encoding does, so give it more where there are more.
+    interactive_threads: int = Field(default=2, ge=1)
+    encode_threads: int = Field(default=2, ge=1)
+    train_threads: int = Field(default=2, ge=1)
+    server_processes: int = Field(default=2, ge=1)  # uploads and exports handled at the same time
+
+    # PostgreSQL stops for good when it cannot write; a gigabyte lets running work end well.
+    min_free_bytes: int = Field(default=1024**3, ge=0)
+
+    @classmethod
+    def read(cls) -> Machine:
+        """Settings from the process environment; raises pydantic's error naming what is wrong."""
+        return cls()
+
+
+def inherited() -> dict[str, str]:
+    """The process environment as it is, for the processes that are started from here."""
+    return dict(os.environ)
+
+
+def adopt(values: dict[str, str]) -> None:
+    """Let this process read its settings as the processes of an installation do."""
+    os.environ.update(values)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "delineate.config.settings")

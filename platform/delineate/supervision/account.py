@@ -38,7 +38,7 @@ class Account:
 
 
 def database_account(existing: Path) -> Account:
-    """Who runs the databases of an installation whose ``existing`` folder may already belong to one.
+    """Who runs the databases of an installation, whose folder may be ``existing`` already.
 
     The caller; for root the folder's owner, or the project's system user, made when missing
     (raises NoUser).
@@ -72,7 +72,8 @@ def reachable_program(package: str, part: str, *, folder: Path, account: Account
     A copy where ``account`` cannot reach the original; named for the version it comes from.
     """
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations, package
+    assert spec is not None, package
+    assert spec.submodule_search_locations, package
     source = Path(spec.submodule_search_locations[0]) / part
     if can_reach(source, account=account):
         return source
@@ -91,7 +92,7 @@ def can_reach(path: Path, *, account: Account) -> bool:
     """Whether the modes of ``path`` and of every folder above it let ``account`` through."""
     if account.is_caller:
         return True
-    return all(_may_pass(os.stat(step), account) for step in (path, *path.parents))
+    return all(_may_pass(step.stat(), account) for step in (path, *path.parents))
 
 
 def _may_pass(status: os.stat_result, account: Account) -> bool:
@@ -122,6 +123,6 @@ def _make_system_user() -> pwd.struct_passwd:
     if entry is None:
         raise NoUser(
             "PostgreSQL does not run as root, and the system user "
-            f"“{SYSTEM_USER}” could not be made ({reason}). Make that user, or start as another one."
+            f"“{SYSTEM_USER}” could not be made ({reason}). Make that user, or start as another."
         )
     return entry

@@ -46,8 +46,9 @@ def launch(
         child.before_start()
     other_user = child.account is not None and not child.account.is_caller
     account = child.account if other_user else None
-    # The one supported place for what must happen between fork and exec; safe here, because the
-    # supervisor has a single thread. It runs after the change of user, which would clear it.
+    # preexec_fn is the one place between fork and exec, and after the change of user, which would
+    # clear the death signal. It is frowned upon because other threads may hold locks at the fork:
+    # what runs there takes none and imports nothing.
     supervisor = os.getpid()
     return subprocess.Popen(
         child.command,

@@ -45,7 +45,7 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """For DATABASE_URL."""
-        return f"postgres://{USER}:{self.password}@{LOOPBACK}:{self.port}/{DATABASE}"
+        return url(port=self.port, password=self.password)
 
     def child(self) -> Child:
         """How it is run."""
@@ -80,6 +80,11 @@ class PostgresServer:
         except psycopg.OperationalError:
             return False
         return True
+
+
+def url(*, port: int, password: str) -> str:
+    """The address of an embedded PostgreSQL."""
+    return f"postgres://{USER}:{password}@{LOOPBACK}:{port}/{DATABASE}"
 
 
 def prepare(

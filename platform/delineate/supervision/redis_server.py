@@ -30,7 +30,7 @@ class RedisServer:
     @property
     def url(self) -> str:
         """For REDIS_URL."""
-        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+        return url(port=self.port, password=self.password)
 
     def child(self) -> Child:
         """How it is run."""
@@ -50,6 +50,11 @@ class RedisServer:
             return False
         finally:
             client.close()
+
+
+def url(*, port: int, password: str) -> str:
+    """The address of an embedded Redis."""
+    return f"redis://:{password}@{LOOPBACK}:{port}/0"
 
 
 def prepare(

@@ -13,13 +13,13 @@ CannotStart            cannot_start
 
 from __future__ import annotations
 
-from typing import ClassVar
+from delineate.errors import DelineateError
 
 
-class CannotStart(Exception):
+class CannotStart(DelineateError):
     """Base; ``str(error)`` is the sentence for the console."""
 
-    code: ClassVar[str] = "cannot_start"
+    code = "cannot_start"
 
 
 class PortBusy(CannotStart):
@@ -62,6 +62,12 @@ class NoUser(CannotStart):
     """Run as root, and no unprivileged user can be had for the databases."""
 
     code = "no_unprivileged_user"
+
+
+class NotRunning(CannotStart):
+    """A command needs the installation's services, and they are not up."""
+
+    code = "not_running"
 
 
 class ChildFailed(CannotStart):
