@@ -57,11 +57,9 @@ os.environ.update(
     REDIS_URL=SERVICES.redis_url,
     STORAGE_URL=SERVICES.storage_url,
 )
-
-
-def pytest_configure() -> None:
-    """Here and not by pytest-django, which would read the settings before this file is loaded."""
-    django.setup()
+# Here and not by pytest-django, which would read the settings before this file is loaded; and not
+# in pytest_configure, which runs after the conftests of folders named on the command line.
+django.setup()
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ PATIENCE_S = 1.0
 
 def tell(project_id: UUID, what: What, *, id: UUID | str | None = None, **data: Value) -> None:
     """Announce a change to the project's group once the transaction is committed; never raises."""
-    notice = {
+    notice: dict[str, object] = {
         "kind": "notice",
         "what": what,
         "id": None if id is None else str(id),

@@ -25,12 +25,9 @@ def new_api() -> NinjaAPI:
         openapi_url="/openapi.json",
         urls_namespace="api",
     )
-    api.add_exception_handler(DelineateError, lambda _request, error: answer(error))
-    api.add_exception_handler(AuthenticationError, lambda _request, _error: answer(_NOT_SIGNED_IN))
-    api.add_exception_handler(Http404, lambda _request, _error: answer(_NO_SUCH_ROUTE))
-    api.add_exception_handler(ValidationError, lambda _request, error: _invalid(error))
-    api.add_exception_handler(HttpError, lambda _request, error: _of_ninja(error))
-    api.add_exception_handler(Exception, _unexpected)
+    # Ninja's types allow classes of errors; what is raised is always one of their instances.
+    for error_type, translate in _TRANSLATIONS:
+        api.add_exception_handler(error_type, translate)  # type: ignore[arg-type]
     return api
 
 
@@ -39,11 +36,19 @@ def answer(error: DelineateError) -> HttpResponse:
     return _answer(error.status, error.as_dict())
 
 
-_NOT_SIGNED_IN = NotSignedIn("Sign in first.")
-_NO_SUCH_ROUTE = NotFound("There is nothing at this address.")
+def _ours(_request: HttpRequest, error: DelineateError) -> HttpResponse:
+    return answer(error)
 
 
-def _invalid(error: ValidationError) -> HttpResponse:
+def _not_signed_in(_request: HttpRequest, _error: AuthenticationError) -> HttpResponse:
+    return answer(NotSignedIn("Sign in first."))
+
+
+def _no_such_object(_request: HttpRequest, _error: Http404) -> HttpResponse:
+    return answer(NotFound("There is nothing at this address."))
+
+
+def _invalid(_request: HttpRequest, error: ValidationError) -> HttpResponse:
     fields = [
         {"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"]}
         for each in error.errors
@@ -59,7 +64,7 @@ def _invalid(error: ValidationError) -> HttpResponse:
     )
 
 
-def _of_ninja(error: HttpError) -> HttpResponse:
+def _of_ninja(_request: HttpRequest, error: HttpError) -> HttpResponse:
     if error.status_code == 403:
         code, sentence = "csrf_failed", "The page is out of date: reload it and try again."
     else:
@@ -67,9 +72,9 @@ def _of_ninja(error: HttpError) -> HttpResponse:
     return _answer(error.status_code, {"code": code, "message": sentence, "data": {}})
 
 
-def _unexpected(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
+def _unexpected(request: HttpRequest, error: Exception) -> HttpResponse:
     # What went wrong may quote what was sent: it goes to the log, never to the client.
-    logger.error("%s %s failed", request.method, request.path, exc_info=error)  # type: ignore[arg-type]
+    logger.error("%s %s failed", request.method, request.path, exc_info=error)
     return _answer(
         500,
         {
@@ -82,3 +87,13 @@ def _unexpected(request: HttpRequest, error: Exception | type[Exception]) -> Htt
 
 def _answer(status: int, error: dict[str, Any]) -> HttpResponse:
     return JsonResponse({"error": error}, status=status)
+
+
+_TRANSLATIONS = (
+    (DelineateError, _ours),
+    (AuthenticationError, _not_signed_in),
+    (Http404, _no_such_object),
+    (ValidationError, _invalid),
+    (HttpError, _of_ninja),
+    (Exception, _unexpected),
+)

@@ -7,6 +7,7 @@ Each message is {"kind": "notice", "what", "id", "data"} (live.py). Close codes:
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
@@ -20,7 +21,7 @@ NOT_SIGNED_IN = 4401
 NOT_FOUND = 4404
 
 
-class ProjectConsumer(AsyncJsonWebsocketConsumer):
+class ProjectConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
     """Passes a project's notices on to those of its members who have its page open."""
 
     async def connect(self) -> None:
@@ -51,14 +52,13 @@ class ProjectConsumer(AsyncJsonWebsocketConsumer):
 
     async def _close_unless_member(self) -> bool:
         project_id = self.scope["url_route"]["kwargs"]["project_id"]
-        if await _is_member(self.scope["user"].pk, project_id):
+        if await database_sync_to_async(_is_member)(self.scope["user"].pk, project_id):
             return True
         await self.close(NOT_FOUND)
         return False
 
 
-@database_sync_to_async
-def _is_member(user_id: int, project_id: Any) -> bool:
+def _is_member(user_id: int, project_id: UUID) -> bool:
     # The account is read anew: it may have been closed since the socket was opened.
     user = User.objects.filter(pk=user_id).first()
     if user is None:
