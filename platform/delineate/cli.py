@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import django
+from pydantic import ValidationError
 
 from delineate.config import env
 from delineate.errors import DelineateError
@@ -69,6 +70,10 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser.parse_args(given)
         assert chosen is not None, "argparse refuses what is not in the table"
         return chosen.run(arguments)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        print(f"delineate: The environment is not right ({wrong}). [settings]", file=sys.stderr)
+        return 1
     except DelineateError as error:
         print(f"delineate: {error} [{error.code}]", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import time
 from typing import cast
+from urllib.parse import urlsplit
 
 import redis
 
@@ -13,11 +14,21 @@ from delineate.supervision.ports import LOOPBACK
 PATIENCE_S = 3.0
 
 
-def http_status(port: int, *, path: str = "/api/health") -> int | None:
-    """The status of a GET on this machine; None when nobody answers in time."""
+def own_origins(port: int) -> str:
+    """For DELINEATE_ORIGINS, where the pages are only for this machine."""
+    return f"http://{LOOPBACK}:{port},http://localhost:{port}"
+
+
+def host_of(origins: str) -> str:
+    """A host name that a server with these origins answers to."""
+    return urlsplit(origins.split(",")[0].strip()).netloc
+
+
+def http_status(port: int, *, host: str) -> int | None:
+    """The status of the web process' health page; None when nobody answers in time."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=PATIENCE_S)
     try:
-        connection.request("GET", path)
+        connection.request("GET", "/api/health", headers={"Host": host})
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return None

@@ -5,7 +5,7 @@ var/                0711, so that the databases' user can pass through to its ow
 ├── objects/            0700, the object store
 ├── log/ run/           0700
 ├── secrets.json        0600, made once
-├── ports.json          which loopback ports the databases use
+├── ports.json          which loopback ports are used
 └── demo-sign-ins.txt   0600
 """
 
@@ -84,7 +84,7 @@ class Installation:
         return Secrets(**json.loads(path.read_text()))
 
     def remembered_ports(self) -> dict[str, int]:
-        """Which ports the databases had last, by name."""
+        """Which ports were used last, by name."""
         path = self.var / "ports.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
@@ -98,8 +98,13 @@ class Installation:
                     chosen[name] = before[name]
                 else:
                     chosen[name] = held.enter_context(ports.reserve()).getsockname()[1]
-        _write_private(self.var / "ports.json", json.dumps(before | chosen, indent=2))
+        self.remember_ports(**chosen)
         return chosen
+
+    def remember_ports(self, **chosen: int) -> None:
+        """For commands, for doctor, and for the next start."""
+        text = json.dumps(self.remembered_ports() | chosen, indent=2)
+        _write_private(self.var / "ports.json", text)
 
 
 def open_installation(var: Path) -> Installation:

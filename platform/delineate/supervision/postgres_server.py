@@ -100,7 +100,7 @@ def prepare(
     )
     server = PostgresServer(folder, installed / "bin", port, password, account, durable)
     if server.data.exists():
-        _check_version(server.data)
+        check_version(server.data)
     else:
         _make_cluster(server)
     return server
@@ -121,6 +121,17 @@ def clear_leftovers(data: Path) -> None:
     (data / "postmaster.pid").unlink(missing_ok=True)
 
 
+def check_version(data: Path) -> None:
+    """Raise OtherPostgres when the cluster in ``data`` is not of our major version."""
+    version = (data / "PG_VERSION").read_text().strip()
+    if version != str(MAJOR):
+        raise OtherPostgres(
+            f"The database in {data} was made by PostgreSQL {version}, and this version of the "
+            f"program brings PostgreSQL {MAJOR}. Move the old data over with pg_dump and "
+            "pg_restore, as the administrator's guide shows."
+        )
+
+
 def _processes_in(data: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
@@ -130,16 +141,6 @@ def _processes_in(data: Path) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
-
-
-def _check_version(data: Path) -> None:
-    version = (data / "PG_VERSION").read_text().strip()
-    if version != str(MAJOR):
-        raise OtherPostgres(
-            f"The database in {data} was made by PostgreSQL {version}, and this version of the "
-            f"program brings PostgreSQL {MAJOR}. Move the old data over with pg_dump and "
-            "pg_restore, as the administrator's guide shows."
-        )
 
 
 def _make_cluster(server: PostgresServer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from delineate.config.env import Machine
-from delineate.supervision import postgres_server, redis_server
+from delineate.supervision import health, postgres_server, redis_server
 from delineate.supervision.installation import Installation, is_locked
 from delineate.supervision.refusals import NotRunning
 
@@ -34,6 +34,8 @@ def addresses(installation: Installation, machine: Machine) -> dict[str, str]:
     ports = installation.remembered_ports()
     return {
         "DELINEATE_SECRET_KEY": machine.secret_key or secrets.secret_key,
+        "DJANGO_SETTINGS_MODULE": "delineate.config.settings",
+        "DELINEATE_ORIGINS": machine.origins or health.own_origins(ports.get("web", machine.port)),
         "DATABASE_URL": machine.database_url
         or postgres_server.url(port=ports["postgres"], password=secrets.postgres_password),
         "REDIS_URL": machine.redis_url

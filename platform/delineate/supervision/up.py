@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import shutil
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import redis
 
 from delineate.config.env import Machine, inherited
-from delineate.supervision import health, ports, postgres_server, redis_server
+from delineate.supervision import health, postgres_server, redis_server
 from delineate.supervision.account import database_account
 from delineate.supervision.child import Child, end_family, launch
 from delineate.supervision.installation import (
@@ -27,14 +26,10 @@ from delineate.supervision.installation import (
     open_installation,
 )
 from delineate.supervision.postgres_server import PostgresServer
+from delineate.supervision.preconditions import check_frontend, check_port, check_room
 from delineate.supervision.processes import Process, processes
 from delineate.supervision.redis_server import RedisServer
-from delineate.supervision.refusals import (
-    ChildFailed,
-    DiskFull,
-    FrontendMissing,
-    PortBusy,
-)
+from delineate.supervision.refusals import ChildFailed
 from delineate.supervision.supervisor import Supervisor, Watch
 
 DATABASES_WITHIN_S = 60.0  # a recovery after a power cut included
@@ -71,37 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         check_room(installation, machine)
         check_port(arguments.port)
         check_frontend(machine)
+        installation.remember_ports(web=arguments.port)
         return asyncio.run(
             _up(installation, machine, port=arguments.port, demo=not arguments.no_demo)
-        )
-
-
-def check_room(installation: Installation, machine: Machine) -> None:
-    """Raise DiskFull when there is too little room for the databases to run safely."""
-    free = shutil.disk_usage(installation.var).free
-    if free < machine.min_free_bytes:
-        raise DiskFull(
-            f"Only {free / 1e6:.0f} MB are free on the disk of {installation.var}, and at least "
-            f"{machine.min_free_bytes / 1e6:.0f} MB are needed to start: make room there, or "
-            "choose another disk with --var."
-        )
-
-
-def check_port(port: int) -> None:
-    """Raise PortBusy when somebody else listens there."""
-    if not ports.is_free(port):
-        raise PortBusy(
-            f"Port {port} is in use by {ports.listener(port)}: stop that, or choose another port "
-            f"with --port (make up PORT={port + 1})."
-        )
-
-
-def check_frontend(machine: Machine) -> None:
-    """Raise FrontendMissing when there are no pages to serve."""
-    if not (machine.frontend / "index.html").is_file():
-        raise FrontendMissing(
-            f"The pages have not been built ({machine.frontend} has no index.html): run `make up`, "
-            "or `npm ci && npm run build` in frontend/."
         )
 
 
@@ -137,12 +104,11 @@ def environment(
     installation: Installation, machine: Machine, services: Services, *, port: int
 ) -> dict[str, str]:
     """What every process of the installation is told beside what it inherits."""
-    origins = f"http://127.0.0.1:{port},http://localhost:{port}"
     return {
         MARK: str(installation.var),
         "DJANGO_SETTINGS_MODULE": "delineate.config.settings",
         "DELINEATE_SECRET_KEY": machine.secret_key or installation.secrets().secret_key,
-        "DELINEATE_ORIGINS": machine.origins or origins,
+        "DELINEATE_ORIGINS": machine.origins or health.own_origins(port),
         "DELINEATE_FRONTEND": str(machine.frontend),
         "DELINEATE_DEMO_SIGN_INS": str(installation.demo_sign_ins),
         "DATABASE_URL": services.database_url,
@@ -208,7 +174,8 @@ async def _run_system(
     if services.redis is not None:
         supervisor.keep(services.redis.child())
         await _wait_for(supervisor, "redis", services.redis.is_ready, within_s=DATABASES_WITHIN_S)
-    watches = {process.name: _watch(process, services, port) for process in table}
+    host = health.host_of(told["DELINEATE_ORIGINS"])
+    watches = {process.name: _watch(process, services, port=port, host=host) for process in table}
     # The model's workers know nothing of the database: they load while it is made ready.
     for process in table:
         if process.name in ("interactive", "encode", "train"):
@@ -221,7 +188,7 @@ async def _run_system(
     for process in table:
         if process.name not in ("interactive", "encode", "train"):
             supervisor.keep(_child(process), watch=watches[process.name])
-    await _wait_until_healthy(supervisor, services, table, port=port)
+    await _wait_until_healthy(supervisor, services, table, port=port, host=host)
     say(f"Delineate is ready after {time.monotonic() - began:.0f} s: http://127.0.0.1:{port}/")
     if demo:
         await _make_demo(installation, told)
@@ -247,14 +214,16 @@ def _child(process: Process) -> Child:
     )
 
 
-def _watch(process: Process, services: Services, port: int) -> Watch | None:
+def _watch(process: Process, services: Services, *, port: int, host: str) -> Watch | None:
     """How the process is seen to have died inwardly; None where only its end can tell.
 
     The databases have none: one that is merely overloaded must never be killed for it.
     """
     if process.name == "web":
         # Any answer will do: ending the web process does not bring a database back.
-        return Watch(lambda: health.http_status(port) is not None, every_s=WATCHED_EVERY_S)
+        return Watch(
+            lambda: health.http_status(port, host=host) is not None, every_s=WATCHED_EVERY_S
+        )
     if process.queue is None or process.deadline_s is None:
         return None
     queue, deadline_s = process.queue, process.deadline_s
@@ -274,7 +243,7 @@ def _gives_signs_of_life(redis_url: str, queue: str, *, within_s: float) -> bool
 
 
 async def _wait_until_healthy(
-    supervisor: Supervisor, services: Services, table: tuple[Process, ...], *, port: int
+    supervisor: Supervisor, services: Services, table: tuple[Process, ...], *, port: int, host: str
 ) -> None:
     began = time.monotonic()
 
@@ -290,7 +259,7 @@ async def _wait_until_healthy(
     await _wait_for(
         supervisor,
         "web",
-        lambda: health.http_status(port) == 200,
+        lambda: health.http_status(port, host=host) == 200,
         within_s=HEALTHY_WITHIN_S,
     )
 
