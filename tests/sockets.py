@@ -38,7 +38,7 @@ class Socket:
         await self._application.send_input({"type": "websocket.connect"})
         answer = await self._application.receive_output(timeout=10)
         if answer["type"] != "websocket.accept":
-            await self._end()
+            await self.__aexit__(None, None, None)
             raise ConnectionRefusedError(answer)
         return self
 

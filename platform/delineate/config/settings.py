@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from urllib.parse import urlsplit
 
 import dj_database_url
@@ -59,6 +60,9 @@ AUTH_PASSWORD_VALIDATORS = [
 SECURE_COOKIES = all(origin.startswith("https://") for origin in ENVIRONMENT.origins)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_HTTPONLY = True
+# Browsers send a host's cookies to all of its ports: installations side by side must not take each
+# other's session for their own, which would end it.
+SESSION_COOKIE_NAME = f"delineate_session_{sha256(SECRET_KEY.encode()).hexdigest()[:8]}"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"

@@ -52,12 +52,12 @@ def test_a_page_starts_without_a_session_and_gets_its_token():
     assert "csrftoken" in response.cookies
 
 
-def test_sign_in_and_out_again(anna, browser):
+def test_sign_in_and_out_again(anna, browser, settings):
     response = sign_in(browser)
     assert response.status_code == 200
     me = {"username": "anna", "display_name": "Anna Weber", "is_superuser": False}
     assert response.json() == me
-    assert response.cookies["sessionid"]["httponly"]
+    assert response.cookies[settings.SESSION_COOKIE_NAME]["httponly"]
     assert browser.get("/api/session").json() == me
     assert post(browser, "/api/session", None, method="delete").status_code == 204
     assert browser.get("/api/session").status_code == 401

@@ -54,7 +54,7 @@ def test_a_member_may_do_what_the_role_allows(role, action, allowed):
 @pytest.mark.parametrize("action", list(Action))
 def test_a_project_does_not_exist_for_others(action):
     project = Project.objects.create(name="Livers")
-    others = [
+    others: list[User | AnonymousUser] = [
         User.objects.create(username="stranger"),
         User.objects.create(username="root", is_superuser=True),
         AnonymousUser(),
