@@ -36,6 +36,16 @@ def answer(error: DelineateError) -> HttpResponse:
     return _answer(error.status, error.as_dict())
 
 
+def no_such_address(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's 404 for addresses that no route answers."""
+    return _no_such_object(request, Http404())
+
+
+def went_wrong(_request: HttpRequest) -> HttpResponse:
+    """Django's 500 for what went wrong outside the API; Django has logged it."""
+    return _answer(500, _INTERNAL)
+
+
 def _ours(_request: HttpRequest, error: DelineateError) -> HttpResponse:
     return answer(error)
 
@@ -75,20 +85,18 @@ def _of_ninja(_request: HttpRequest, error: HttpError) -> HttpResponse:
 def _unexpected(request: HttpRequest, error: Exception) -> HttpResponse:
     # What went wrong may quote what was sent: it goes to the log, never to the client.
     logger.error("%s %s failed", request.method, request.path, exc_info=error)
-    return _answer(
-        500,
-        {
-            "code": "internal",
-            "message": "Something went wrong in the server; its log says what.",
-            "data": {},
-        },
-    )
+    return _answer(500, _INTERNAL)
 
 
 def _answer(status: int, error: dict[str, Any]) -> HttpResponse:
     return JsonResponse({"error": error}, status=status)
 
 
+_INTERNAL = {
+    "code": "internal",
+    "message": "Something went wrong in the server; its log says what.",
+    "data": {},
+}
 _TRANSLATIONS = (
     (DelineateError, _ours),
     (AuthenticationError, _not_signed_in),

@@ -21,3 +21,5 @@ urlpatterns = [
     # Assets have hashed names and are answered before this, or do not exist.
     re_path(r"^(?!api/|ws/|dicomweb/|static/|assets/)", page),
 ]
+handler404 = "delineate.config.http.no_such_address"
+handler500 = "delineate.config.http.went_wrong"
