@@ -52,11 +52,17 @@ class Supervisor:
     """Children by name. All methods belong to the event loop of the main thread."""
 
     def __init__(
-        self, *, logs: Path, inherited: Mapping[str, str], notice: Callable[[str], None]
+        self,
+        *,
+        logs: Path,
+        inherited: Mapping[str, str],
+        notice: Callable[[str], None],
+        stop_patience_s: float = STOP_PATIENCE_S,
     ) -> None:
         self._logs = logs
         self._inherited = inherited
         self._notice = notice
+        self._stop_patience_s = stop_patience_s
         self._kept: dict[str, _Kept] = {}
 
     def keep(self, child: Child, *, watch: Watch | None = None) -> None:
@@ -83,6 +89,10 @@ class Supervisor:
         await asyncio.gather(
             *(self._stop(self._kept[name]) for name in names if name in self._kept)
         )
+
+    async def stop_all(self) -> None:
+        """End every child at once."""
+        await self.stop(*self._kept)
 
     async def _keep_running(self, kept: _Kept) -> None:
         name = kept.child.name
@@ -130,7 +140,7 @@ class Supervisor:
         if process is not None and process.poll() is None:
             # To the leader alone: each of ours ends its own children in its own good order.
             process.send_signal(kept.child.stop_signal)
-            deadline = time.monotonic() + STOP_PATIENCE_S
+            deadline = time.monotonic() + self._stop_patience_s
             while process.poll() is None and time.monotonic() < deadline:
                 await asyncio.sleep(POLL_S / 2)
         if process is not None:
