@@ -65,7 +65,7 @@ def test_an_unexpected_error_is_logged_and_told_without_details(api, caplog):
 
 
 def test_a_request_of_the_wrong_shape_names_its_fields(api):
-    @api.get("/it", auth=None)
+    @api.get("/it", auth=None)  # type: ignore[untyped-decorator]
     def it(request, number: int):
         return number
 

@@ -1,0 +1,280 @@
+"""Every route of the server against everybody: nobody, strangers, and members of each role.
+
+The routes are read from the server itself. A new one fails here until the tables below say what it
+needs and which objects its address names, and then must keep to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from delineate.accounts.models import User
+from delineate.annotation.models import Task
+from delineate.config.urls import api
+from delineate.exports.models import Export
+from delineate.projects.models import Membership, Project, Role
+from delineate.projects.permissions import ALLOWED, Action
+from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
+
+pytestmark = pytest.mark.django_db
+
+SCHEMA: dict[str, Any] = api.get_openapi_schema()
+JSON = "application/json"
+
+# Answered to anybody. Everything else wants a session.
+PUBLIC = {
+    ("GET", "/api/health"),
+    ("GET", "/api/session"),
+    ("POST", "/api/session"),
+    ("GET", "/api/docs"),
+    ("GET", "/api/openapi.json"),
+    ("GET", "/"),  # the frontend's page
+}
+# About the person who asks.
+OWN = {
+    ("DELETE", "/api/session"),
+    ("POST", "/api/session/password"),
+    ("GET", "/api/projects"),
+    ("POST", "/api/projects"),
+}
+# About a project's objects: what its members need.
+NEEDED = {
+    ("GET", "/api/projects/{project_id}"): Action.VIEW,
+    ("PATCH", "/api/projects/{project_id}"): Action.MANAGE,
+    ("POST", "/api/projects/{project_id}/labels"): Action.MANAGE,
+    ("PATCH", "/api/labels/{label_id}"): Action.MANAGE,
+    ("DELETE", "/api/labels/{label_id}"): Action.MANAGE,
+    ("POST", "/api/projects/{project_id}/members"): Action.MANAGE,
+    ("PATCH", "/api/projects/{project_id}/members/{user_id}"): Action.MANAGE,
+    ("DELETE", "/api/projects/{project_id}/members/{user_id}"): Action.MANAGE,
+    ("GET", "/api/projects/{project_id}/events"): Action.VIEW_AUDIT,
+    ("GET", "/api/projects/{project_id}/model"): Action.VIEW,
+}
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method and an address with names in braces for its objects."""
+
+    method: str
+    path: str
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its objects, in order."""
+        return re.findall(r"{(\w+)}", self.path)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def routes_of_the_api() -> Iterator[Route]:
+    """What the API's own description lists."""
+    for path, operations in SCHEMA["paths"].items():
+        for method in operations:
+            yield Route(method.upper(), path)
+
+
+def other_routes(resolver: URLResolver | None = None, prefix: str = "/") -> Iterator[Route]:
+    """What the URL table has beside the API; each is only read."""
+    for entry in (resolver or get_resolver()).url_patterns:
+        address = prefix + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", str(entry.pattern))
+        if isinstance(entry, URLPattern):
+            yield Route("GET", "/" if "?!" in address else address)
+        elif entry.app_name != "ninja":
+            yield from other_routes(entry, address)
+
+
+ROUTES = [*routes_of_the_api(), *other_routes()]
+GUARDED = [route for route in ROUTES if (route.method, route.path) not in PUBLIC]
+OF_OBJECTS = [route for route in GUARDED if route.names]
+
+
+@dataclass(frozen=True)
+class World:
+    """A project with one of everything, and its people by role."""
+
+    people: dict[Role, User]
+    objects: dict[str, object]  # by the names that addresses use
+
+
+def new_world(name: str) -> World:
+    """One of everything, in a project of its own."""
+    people = {role: User.objects.create(username=f"{name}-{role}") for role in Role}
+    project = Project.objects.create(name=name, last_label_value=1)
+    for role, user in people.items():
+        Membership.objects.create(project=project, user=user, role=role)
+    label = project.labels.create(name="liver", color="#aabbcc", value=1)
+    upload = Upload.objects.create(
+        project=project, by=people[Role.LEAD], blob_count=1, size_bytes=1
+    )
+    subject = Subject.objects.create(project=project, pseudonym="S-1")
+    study = Study.objects.create(
+        project=project, subject=subject, upload=upload, number=1, study_uid=new_uid()
+    )
+    series = Series.objects.create(
+        study=study, series_uid=new_uid(), modality="CT", rows=4, columns=4
+    )
+    instance = Instance.objects.create(
+        series=series, sop_instance_uid=new_uid(), sop_class_uid="1.2", header={}
+    )
+    of_series = Slice.objects.create(
+        series=series, instance=instance, index=0, pixels_key="none", pixels_digest="0" * 64
+    )
+    task = Task.objects.create(series=series)
+    export = Export.objects.create(project=project, by=people[Role.LEAD], format="nifti")
+    return World(
+        people,
+        {
+            "project_id": project.id,
+            "label_id": label.id,
+            "user_id": people[Role.ANNOTATOR].id,
+            "upload_id": upload.id,
+            "study_id": study.id,
+            "series_id": series.id,
+            "slice_id": of_series.id,
+            "task_id": task.id,
+            "export_id": export.id,
+            "study_uid": study.study_uid,
+            "series_uid": series.series_uid,
+            "instance_uid": instance.sop_instance_uid,
+            "frame": 1,
+        },
+    )
+
+
+def new_uid() -> str:
+    """A DICOM UID."""
+    return f"2.25.{uuid4().int}"
+
+
+@pytest.fixture
+def world() -> World:
+    """The project that is asked about."""
+    return new_world("Livers")
+
+
+@pytest.fixture
+def elsewhere() -> World:
+    """Another project; its people are strangers here."""
+    return new_world("Spleens")
+
+
+def ask(route: Route, *, objects: dict[str, object], user: User | None) -> HttpResponse:
+    """Send the route a request that is right in every way but perhaps in who asks."""
+    client = Client(raise_request_exception=False)
+    if user is not None:
+        client.force_login(user)
+    unknown = set(route.names) - set(objects)
+    assert not unknown, f"{route} names {unknown}: put one of each into new_world()"
+    path = route.path.format(**objects)
+    send: Callable[..., HttpResponse] = getattr(client, route.method.lower())
+    operation = SCHEMA["paths"].get(route.path, {}).get(route.method.lower(), {})
+    content = operation.get("requestBody", {}).get("content", {})
+    if "multipart/form-data" in content:
+        return send(path, {"files": SimpleUploadedFile("a.dcm", b"not dicom")})
+    if JSON in content:
+        body = example(content[JSON]["schema"], objects=objects)
+        return send(path, body, content_type=JSON)
+    return send(path)
+
+
+def code_of(response: HttpResponse) -> str:
+    """The code of a refusal."""
+    return str(json.loads(response.content)["error"]["code"])
+
+
+def example(schema: dict[str, Any], *, objects: dict[str, object], name: str = "") -> Any:
+    """A value that ``schema`` allows; ids are those of ``objects`` with the same name."""
+    if "$ref" in schema:
+        found = SCHEMA["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return example(found, objects=objects, name=name)
+    for several in ("anyOf", "oneOf", "allOf"):
+        if several in schema:
+            return example(schema[several][0], objects=objects, name=name)
+    if name in objects:
+        return str(objects[name])
+    if "enum" in schema:
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            return {
+                key: example(schema["properties"][key], objects=objects, name=key)
+                for key in schema.get("required", [])
+            }
+        case "array":
+            each = example(schema["items"], objects=objects, name=name)
+            return [each] * int(schema.get("minItems", 0))
+        case "integer" | "number":
+            return schema.get("minimum", 0)
+        case "boolean":
+            return False
+        case "string":
+            return "#aabbcc" if name == "color" else "something"
+    raise AssertionError(f"No example of {schema}")
+
+
+def test_the_tables_name_every_route_and_no_other():
+    listed = PUBLIC | OWN | set(NEEDED)
+    served = {(route.method, route.path) for route in ROUTES}
+    # These are ninja's own, beside its description of itself.
+    served |= {("GET", "/api/docs"), ("GET", "/api/openapi.json")}
+    assert served - listed == set(), "say in the tables what these need"
+    assert listed - served == set(), "these are gone"
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=str)
+def test_nobody_gets_anything(route, world):
+    response = ask(route, objects=world.objects, user=None)
+    assert response.status_code == 401
+    assert code_of(response) == "not_signed_in"
+
+
+@pytest.mark.parametrize("route", OF_OBJECTS, ids=str)
+def test_for_strangers_nothing_exists(route, world, elsewhere):
+    for stranger in elsewhere.people.values():
+        response = ask(route, objects=world.objects, user=stranger)
+        assert response.status_code == 404
+        assert code_of(response) == "not_found"
+
+
+@pytest.mark.parametrize("route", [route for route in OF_OBJECTS if len(route.names) > 1], ids=str)
+def test_ones_own_project_is_no_way_into_another(route, world, elsewhere):
+    own, *_ = route.names
+    crossed = {**world.objects, own: elsewhere.objects[own]}
+    response = ask(route, objects=crossed, user=elsewhere.people[Role.LEAD])
+    assert response.status_code == 404
+
+
+@pytest.mark.parametrize("route", OF_OBJECTS, ids=str)
+@pytest.mark.parametrize("role", list(Role))
+def test_members_may_do_what_their_role_allows(route, role, world):
+    response = ask(route, objects=world.objects, user=world.people[role])
+    if NEEDED[route.method, route.path] in ALLOWED[role]:
+        # The request may be refused for what it asks, but not for who asks.
+        assert response.status_code not in (401, 403, 404)
+    else:
+        assert response.status_code == 403
+        assert code_of(response) == "not_allowed"
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in GUARDED if not route.names and route.method == "GET"], ids=str
+)
+def test_lists_of_ones_own_show_nothing_of_others(route, world, elsewhere):
+    response = ask(route, objects={}, user=elsewhere.people[Role.LEAD])
+    shown = response.content.decode()
+    assert str(elsewhere.objects["project_id"]) in shown
+    for foreign in world.objects.values():
+        assert len(str(foreign)) < 30 or str(foreign) not in shown
