@@ -40,6 +40,9 @@ class Environment(BaseSettings):
     # A click without an answer is refused after this, so that a page never hangs on a dead worker.
     click_timeout_s: float = Field(default=10.0, validation_alias="DELINEATE_CLICK_TIMEOUT_S")
 
+    # Where the demo keeps the passwords it makes; without it there is no demo.
+    demo_sign_ins: Path | None = Field(default=None, validation_alias="DELINEATE_DEMO_SIGN_INS")
+
     @field_validator("origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
