@@ -12,6 +12,7 @@ import pytest
 
 from delineate.supervision.supervisor import Supervisor
 
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """An empty folder that others may pass through; pytest's own are closed to them."""
