@@ -16,6 +16,8 @@ from delineate.errors import NotSignedIn
 
 router = Router(tags=["accounts"])
 
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL's text cannot hold it, not even to compare with
+
 
 class Me(Schema):
     """Who is signed in."""
@@ -30,7 +32,7 @@ class Credentials(Schema):
 
     model_config = ConfigDict(extra="forbid")
 
-    username: str = Field(max_length=150)
+    username: str = Field(max_length=150, pattern=NO_NUL)
     password: str = Field(max_length=1000)
 
 

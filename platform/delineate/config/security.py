@@ -1,4 +1,4 @@
-"""Response headers that hold for every answer."""
+"""What the browser may load and keep."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def is_named_by_its_content(_path: str, url: str) -> bool:
     return url.startswith("/assets/")
 
 
-class SecurityHeaders:
-    """Adds the content security policy to every answer."""
+class ContentSecurityPolicy:
+    """Adds the policy to every answer; Django's own SecurityMiddleware adds the other headers."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -38,6 +38,4 @@ class SecurityHeaders:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response

@@ -33,7 +33,7 @@ INSTALLED_APPS = [
     "delineate.exports",
 ]
 MIDDLEWARE = [
-    "delineate.config.security.SecurityHeaders",
+    "delineate.config.security.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -66,7 +66,6 @@ SESSION_COOKIE_NAME = f"delineate_session_{sha256(SECRET_KEY.encode()).hexdigest
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
-X_FRAME_OPTIONS = "DENY"
 
 # Uploads are streamed to disk in pieces; what is not a file stays small.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024**2

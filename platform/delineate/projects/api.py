@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from ninja import Query, Router, Schema, Status
 from pydantic import ConfigDict, Field, JsonValue
 
+from delineate.accounts.api import NO_NUL
 from delineate.accounts.models import User
 from delineate.audit.models import Event
 from delineate.projects import selectors, services
@@ -110,7 +111,7 @@ class MemberIn(Schema):
 
     model_config = ConfigDict(extra="forbid")
 
-    username: str
+    username: str = Field(max_length=150, pattern=NO_NUL)
     role: Role
 
 

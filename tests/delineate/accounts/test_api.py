@@ -156,3 +156,10 @@ def test_a_password_is_changed_only_to_a_good_one_by_its_owner(anna, browser, ch
     assert response.json()["error"]["code"] == code
     anna.refresh_from_db()
     assert anna.check_password(PASSWORD)
+
+
+@pytest.mark.parametrize("username", ["a\x00b", "a" * 151])
+def test_a_user_name_that_cannot_be_is_refused_before_the_database(browser, username):
+    response = sign_in(browser, username=username)
+    assert response.status_code == 422
+    assert response.json()["error"]["code"] == "invalid"

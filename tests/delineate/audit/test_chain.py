@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from delineate.audit import chain, log
-from delineate.audit.chain import ChainBroken, verify
+from delineate.audit.chain import ChainBroken, verify, verify_all
 from delineate.audit.models import Event
 
 pytestmark = pytest.mark.django_db
@@ -31,6 +31,8 @@ def test_events_are_numbered_and_linked_in_their_own_chain(three_events):
     assert three_events[1].previous_hash == three_events[0].hash
     assert three_events[2].previous_hash == three_events[1].hash
     assert verify(PROJECT) == 3
+    log.user_created("anna", by=None, is_superuser=False)
+    assert verify_all() == 5
 
 
 def test_an_empty_chain_is_whole():
@@ -65,6 +67,8 @@ def test_a_change_behind_the_triggers_back_is_found(three_events, change, first_
     with pytest.raises(ChainBroken) as broken:
         verify(PROJECT)
     assert broken.value.data == {"number": first_bad}
+    with pytest.raises(ChainBroken):
+        verify_all()
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,13 @@ def test_the_activity_is_the_leads_to_read(team, browser_of):
     assert code_of(browser_of(team.stranger).get(path)) == (404, "not_found")
 
 
+def test_numbers_beyond_the_database_name_nothing(team, browser_of):
+    browser = browser_of(team.lead)
+    path = f"/api/projects/{team.project.id}"
+    assert code_of(browser.delete(f"{path}/members/{10**30}")) == (404, "not_found")
+    assert len(browser.get(f"{path}/events?before={10**30}").json()) == 4
+
+
 def test_every_label_of_a_project_has_its_own_audit_event(team):
     label = Label.objects.get()
     event = Event.objects.get(action="label_added")
