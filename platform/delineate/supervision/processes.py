@@ -12,6 +12,9 @@ from delineate.config.env import Machine
 INTERACTIVE_DEADLINE_S = 30.0
 BATCH_DEADLINE_S = 120.0
 
+# Once, before the server's processes start.
+MIGRATE = ("python", "-m", "django", "migrate", "--no-input")
+
 
 @dataclass(frozen=True)
 class Process:

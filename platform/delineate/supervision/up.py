@@ -27,7 +27,7 @@ from delineate.supervision.installation import (
 )
 from delineate.supervision.postgres_server import PostgresServer
 from delineate.supervision.preconditions import check_frontend, check_port, check_room
-from delineate.supervision.processes import Process, processes
+from delineate.supervision.processes import MIGRATE, Process, processes
 from delineate.supervision.redis_server import RedisServer
 from delineate.supervision.refusals import ChildFailed
 from delineate.supervision.supervisor import Supervisor, Watch
@@ -183,8 +183,7 @@ async def _run_system(
     if services.postgres is not None:
         ready = services.postgres.is_ready
         await _wait_for(supervisor, "postgres", ready, within_s=DATABASES_WITHIN_S)
-    migrate = ("-m", "django", "migrate", "--no-input")
-    await _run_to_end("migrate", *migrate, env=told, logs=installation.log)
+    await _run_to_end("migrate", *MIGRATE[1:], env=told, logs=installation.log)
     for process in table:
         if process.name not in ("interactive", "encode", "train"):
             supervisor.keep(_child(process), watch=watches[process.name])
