@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.test import Client
@@ -21,11 +22,13 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from delineate.accounts.models import User
 from delineate.annotation.models import Task
+from delineate.config.sockets import sockets
 from delineate.config.urls import api
 from delineate.exports.models import Export
 from delineate.projects.models import Membership, Project, Role
 from delineate.projects.permissions import ALLOWED, Action
 from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
+from tests.sockets import Socket
 
 pytestmark = pytest.mark.django_db
 
@@ -278,3 +281,36 @@ def test_lists_of_ones_own_show_nothing_of_others(route, world, elsewhere):
     assert str(elsewhere.objects["project_id"]) in shown
     for foreign in world.objects.values():
         assert len(str(foreign)) < 30 or str(foreign) not in shown
+
+
+SOCKETS = [
+    Route("GET", "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", str(entry.pattern)))
+    for entry in sockets
+]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("route", SOCKETS, ids=str)
+async def test_every_socket_is_for_members_on_our_own_pages(route):
+    world, browsers = await a_world_with_browsers()
+    path = route.path.format(**world.objects)
+    async with Socket(path, client=Client()) as nobody:
+        assert await nobody.closed_with() == 4401
+    async with Socket(path, client=browsers["stranger"]) as stranger:
+        assert await stranger.closed_with() == 4404
+    gone = route.path.format(**{name: uuid4() for name in route.names})
+    async with Socket(gone, client=browsers["member"]) as member:
+        assert await member.closed_with() == 4404
+    with pytest.raises(ConnectionRefusedError):
+        async with Socket(path, client=browsers["member"], origin="http://evil.example"):
+            pass
+
+
+@sync_to_async
+def a_world_with_browsers() -> tuple[World, dict[str, Client]]:
+    """A project, and the browsers of one of its members and of a stranger to it."""
+    world = new_world("Livers")
+    browsers = {"member": Client(), "stranger": Client()}
+    browsers["member"].force_login(world.people[Role.LEAD])
+    browsers["stranger"].force_login(new_world("Spleens").people[Role.LEAD])
+    return world, browsers

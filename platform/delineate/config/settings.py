@@ -33,6 +33,7 @@ INSTALLED_APPS = [
     "delineate.exports",
 ]
 MIDDLEWARE = [
+    "delineate.config.streaming.StreamInPieces",
     "delineate.config.security.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
