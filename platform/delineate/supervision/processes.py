@@ -22,6 +22,7 @@ class Process:
 
     name: str
     command: tuple[str, ...]  # begins with "python"
+    is_worker: bool = False  # mlworker's: it is never told of the database, nor of any key
     queue: str | None = None
     deadline_s: float | None = None  # of the queue's heartbeat
     nice: int = 0
@@ -105,6 +106,7 @@ def _worker(queue: str, *, node_suffix: str, threads: int, deadline_s: float, ni
             *("-n", f"{queue}@%h{node_suffix}"),
             *("--without-gossip", "--without-mingle", "--loglevel=INFO"),
         ),
+        is_worker=True,
         queue=queue,
         deadline_s=deadline_s,
         nice=nice,

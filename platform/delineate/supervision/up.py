@@ -35,6 +35,7 @@ from delineate.supervision.supervisor import Supervisor, Watch
 DATABASES_WITHIN_S = 60.0  # a recovery after a power cut included
 HEALTHY_WITHIN_S = 120.0  # a first start compiles every module
 WATCHED_EVERY_S = 5.0
+WORKERS_ARE_TOLD = (MARK, "REDIS_URL", "STORAGE_URL", "PYTHONUNBUFFERED")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def prepare_services(installation: Installation, machine: Machine) -> Services:
 def environment(
     installation: Installation, machine: Machine, services: Services, *, port: int
 ) -> dict[str, str]:
-    """What every process of the installation is told beside what it inherits."""
+    """What the server's processes are told beside what they inherit."""
     return {
         MARK: str(installation.var),
         "DJANGO_SETTINGS_MODULE": "delineate.config.settings",
@@ -136,7 +137,7 @@ async def _up(installation: Installation, machine: Machine, *, port: int, demo: 
         node_suffix=f"-{installation.token}",
         beat_schedule=str(installation.run / "beat-schedule"),
     )
-    supervisor = Supervisor(logs=installation.log, inherited={**inherited(), **told}, notice=say)
+    supervisor = Supervisor(logs=installation.log, inherited=inherited(), notice=say)
     running = asyncio.create_task(
         _run_system(supervisor, installation, services, table, told, port=port, demo=demo)
     )
@@ -151,7 +152,7 @@ async def _up(installation: Installation, machine: Machine, *, port: int, demo: 
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await supervisor.stop("web")
-        await supervisor.stop("interactive", "encode", "train", "server", "beat")
+        await supervisor.stop(*(process.name for process in table))
         await supervisor.stop("redis")
         await supervisor.stop("postgres")
     say("Everything has been stopped; the data are kept.")
@@ -178,15 +179,15 @@ async def _run_system(
     watches = {process.name: _watch(process, services, port=port, host=host) for process in table}
     # The model's workers know nothing of the database: they load while it is made ready.
     for process in table:
-        if process.name in ("interactive", "encode", "train"):
-            supervisor.keep(_child(process), watch=watches[process.name])
+        if process.is_worker:
+            supervisor.keep(_child(process, told=told), watch=watches[process.name])
     if services.postgres is not None:
         ready = services.postgres.is_ready
         await _wait_for(supervisor, "postgres", ready, within_s=DATABASES_WITHIN_S)
     await _run_to_end("migrate", *MIGRATE[1:], env=told, logs=installation.log)
     for process in table:
-        if process.name not in ("interactive", "encode", "train"):
-            supervisor.keep(_child(process), watch=watches[process.name])
+        if not process.is_worker:
+            supervisor.keep(_child(process, told=told), watch=watches[process.name])
     await _wait_until_healthy(supervisor, services, table, port=port, host=host)
     say(f"Delineate is ready after {time.monotonic() - began:.0f} s: http://127.0.0.1:{port}/")
     if demo:
@@ -203,12 +204,13 @@ async def _make_demo(installation: Installation, told: dict[str, str]) -> None:
         say(f"The demo could not be made: {error}")
 
 
-def _child(process: Process) -> Child:
-    # The same interpreter as ours: the environment that was installed and tested.
+def _child(process: Process, *, told: dict[str, str]) -> Child:
+    known = {name: told[name] for name in WORKERS_ARE_TOLD} if process.is_worker else told
     return Child(
         name=process.name,
+        # The same interpreter as ours: the environment that was installed and tested.
         command=(sys.executable, *process.command[1:]),
-        env=process.env,
+        env={**known, **process.env},
         nice=process.nice,
     )
 
