@@ -115,3 +115,11 @@ def test_edges_do_not_write() -> None:
     ]
 
     assert found == []
+
+
+def test_the_examples_in_style_exist() -> None:
+    text = (ROOT / "STYLE.md").read_text()
+    named = re.findall(r"`((?:platform|mlworker|tests|frontend)/[\w./-]*)`", text)
+
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert len(named) > 10
