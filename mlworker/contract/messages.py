@@ -18,7 +18,8 @@ from mlworker.contract.masks import RunLengths
 CONTRACT_VERSION: Literal[1] = 1
 EVENT_TASK = "delineate.receive_worker_event"
 EVENT_QUEUE = "server"
-MAX_BATCH = 4  # slices an encode command may carry: on CPU more gains nothing and delays what is open now
+# Slices an encode command may carry: on CPU more gains nothing and delays what is open now.
+MAX_BATCH = 4
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[0-9a-f-]{32,36}$")]
@@ -214,9 +215,7 @@ class Failed(Message):
     message: str
 
 
-Reply = Annotated[
-    Segmented | NotPrepared | CheckpointAdded | Failed, Field(discriminator="kind")
-]
+Reply = Annotated[Segmented | NotPrepared | CheckpointAdded | Failed, Field(discriminator="kind")]
 
 
 class EncodedSlice(Message):

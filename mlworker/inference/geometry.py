@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from mlworker.contract.artifacts import Array
 from mlworker.contract.messages import Box, Point, SliceImage
@@ -67,22 +67,23 @@ def box_to_model(box: Box, *, height: int, width: int) -> Tensor:
 
 def to_slice(low_res_logits: Tensor, *, height: int, width: int) -> Tensor:
     """(n, 64, 64) logits -> (n, height, width), by way of 256 x 256 as published."""
-    at_model = F.interpolate(
+    at_model = functional.interpolate(
         low_res_logits[None], (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False
     )
-    return F.interpolate(at_model, (height, width), mode="bilinear", align_corners=False)[0]
+    return functional.interpolate(at_model, (height, width), mode="bilinear", align_corners=False)[
+        0
+    ]
 
 
 def mask_to_low_res(mask: npt.NDArray[np.bool_]) -> Tensor:
     """A mask at slice size -> (64, 64) probabilities: the share of each cell that it covers."""
     side = IMAGE_SIZE // 4
-    return F.interpolate(
+    return functional.interpolate(
         torch.from_numpy(mask).float()[None, None], (side, side), mode="area"
     )[0, 0]
 
 
 def _nearest(length: int) -> npt.NDArray[np.intp]:
     # OpenCV's INTER_NEAREST: floor(i * scale), not the pixel centre's.
-    return np.minimum(
-        np.floor(np.arange(IMAGE_SIZE) * (length / IMAGE_SIZE)).astype(np.intp), length - 1
-    )
+    indices = np.floor(np.arange(IMAGE_SIZE) * (length / IMAGE_SIZE)).astype(np.intp)
+    return np.asarray(np.minimum(indices, length - 1))

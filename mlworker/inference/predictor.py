@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mlworker.contract.messages import Box, Point
 from mlworker.inference import geometry
+from mlworker.model.torchvision_operators import modeling
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Predictor:
         self._mask_decoder = mask_decoder
         with torch.inference_mode():
             # The same for every prompt, and a tenth of a click's time when made anew.
-            self._position: Tensor = prompt_encoder.get_dense_pe()  # (1, 256, 16, 16)
+            self._position = dense_positions(prompt_encoder)
 
     def predict(
         self,
@@ -68,7 +70,7 @@ class Predictor:
         mask_prompt: Tensor | None = None,
         multimask: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Low-resolution logits (3, 64, 64) and predicted IoUs (3,); one of each if not multimask."""
+        """Low-resolution logits (n, 64, 64) and predicted IoUs (n,): three, or one."""
         assert points or box or mask_prompt is not None, "a prompt is needed"
         sparse, dense = self._prompt_encoder(
             points=_points(points, height=height, width=width),
@@ -87,9 +89,12 @@ class Predictor:
         return logits[0], ious[0]
 
 
-def _points(
-    points: tuple[Point, ...], *, height: int, width: int
-) -> tuple[Tensor, Tensor] | None:
+def dense_positions(prompt_encoder: nn.Module) -> Tensor:
+    """(1, 256, 16, 16): where each token of an embedding lies."""
+    return cast(modeling.PromptEncoder, prompt_encoder).get_dense_pe()
+
+
+def _points(points: tuple[Point, ...], *, height: int, width: int) -> tuple[Tensor, Tensor] | None:
     if not points:
         return None
     coordinates = geometry.points_to_model(points, height=height, width=width)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from mlworker.model.torchvision_operators import modeling
-
-Block = modeling.image_encoder.Block
 
 
 class Adapter(nn.Module):
@@ -37,10 +37,10 @@ class Adapter(nn.Module):
         x = x.permute(0, 3, 1, 2)  # (B, dim, rows, columns)
         gate = self.channel(x.mean(dim=(2, 3)))  # (B, dim)
         x = x + self.spatial(x * gate[:, :, None, None])
-        return self.norm(x.permute(0, 2, 3, 1))
+        return cast(Tensor, self.norm(x.permute(0, 2, 3, 1)))
 
 
-class AdaptedBlock(Block):  # type: ignore[misc]
+class AdaptedBlock(modeling.image_encoder.Block):  # type: ignore[misc, name-defined]
     """SAM's transformer block with an adapter beside its MLP."""
 
     Adapter: nn.Module
@@ -58,12 +58,12 @@ class AdaptedBlock(Block):  # type: ignore[misc]
             x = image_encoder.window_unpartition(x, self.window_size, padded, (rows, columns))
         x = shortcut + x
         normed = self.norm2(x)
-        return x + self.mlp(normed) + self.Adapter(normed)
+        return cast(Tensor, x + self.mlp(normed) + self.Adapter(normed))
 
 
 def add_adapters(image_encoder: nn.Module, *, dim: int) -> None:
     """Put an adapter into every block of an image encoder, in place."""
-    for block in image_encoder.blocks:
+    for block in cast(nn.ModuleList, image_encoder.blocks):
         block.__class__ = AdaptedBlock
         block.Adapter = Adapter(dim)
 

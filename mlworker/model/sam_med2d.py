@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mlworker.contract.messages import Variant
 from mlworker.model.adapter import add_adapters
@@ -120,14 +120,14 @@ def resize_positions(state: Mapping[str, Tensor], *, image_size: int) -> dict[st
     resized = dict(state)
     position = state["image_encoder.pos_embed"]  # (1, old, old, dim)
     if position.shape[1] != tokens:
-        resized["image_encoder.pos_embed"] = F.interpolate(
+        resized["image_encoder.pos_embed"] = functional.interpolate(
             position.permute(0, 3, 1, 2), (tokens, tokens), mode="bilinear", align_corners=False
         ).permute(0, 2, 3, 1)
     window_length = 2 * WINDOW - 1
     for key, value in state.items():
         if ".rel_pos_" in key and value.shape[0] != window_length:
             length, channels = 2 * tokens - 1, value.shape[1]
-            resized[key] = F.interpolate(
+            resized[key] = functional.interpolate(
                 value[None, None], (length, channels), mode="bilinear", align_corners=False
             )[0, 0]
     return resized

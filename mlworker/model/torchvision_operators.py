@@ -23,9 +23,9 @@ def _torchvision_loads() -> bool:
 # Kept alive: a Library's operators go with it.
 _declared: torch.library.Library | None = None
 if not _torchvision_loads():
-    _declared = torch.library.Library("torchvision", "DEF")
-    _declared.define(f"nms{_OPERATOR}")
-    _declared.define(f"qnms{_OPERATOR}")
+    _declared = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for _name in ("nms", "qnms"):
+        _declared.define(_name + _OPERATOR)  # type: ignore[no-untyped-call]
 
 import segment_anything  # noqa: E402
 

@@ -1,0 +1,153 @@
+"""Checkpoints: safetensors, which cannot carry code. Their digest is their identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from mlworker.contract.messages import Variant
+from mlworker.model import sam_med2d
+
+METADATA_KEY: Final = "delineate"
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of ours, or not of the model it says."""
+
+
+class Metadata(BaseModel):
+    """What a checkpoint says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    variant: Variant
+    image_size: int
+    adapters: bool
+    preparation: Literal[1] = 1
+    trained: bool
+    origin: str  # in words: "seed 7", later the parent's digest and the training's settings
+
+
+def digest(data: bytes) -> str:
+    """A checkpoint's identity: SHA-256 of its bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def pack(state: Mapping[str, Tensor], metadata: Metadata) -> bytes:
+    """A checkpoint's bytes; the same state and metadata give the same bytes."""
+    return safetensors.torch.save(
+        {key: value.contiguous() for key, value in state.items()},
+        metadata={METADATA_KEY: metadata.model_dump_json()},
+    )
+
+
+class Checkpoint:
+    """A checkpoint opened for reading: its metadata, and its weights part by part."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises CheckpointError for bytes that are not a checkpoint of ours."""
+        try:
+            self._state = safetensors.torch.load(data)
+            self.metadata = Metadata.model_validate_json(_metadata_text(data))
+        except (safetensors.SafetensorError, ValidationError, KeyError, ValueError) as error:
+            raise CheckpointError(f"not a checkpoint of ours: {error}") from error
+
+    def image_encoder(self) -> nn.Module:
+        """The image encoder, loaded, frozen and in evaluation mode."""
+        return self._loaded(
+            "image_encoder.",
+            sam_med2d.build_image_encoder(
+                self.metadata.variant,
+                image_size=self.metadata.image_size,
+                adapters=self.metadata.adapters,
+            ),
+        )
+
+    def prompt_encoder(self) -> nn.Module:
+        """The prompt encoder, likewise."""
+        return self._loaded(
+            "prompt_encoder.",
+            sam_med2d.build_prompt_encoder(image_size=self.metadata.image_size),
+        )
+
+    def mask_decoder(self) -> nn.Module:
+        """The mask decoder, likewise."""
+        return self._loaded("mask_decoder.", sam_med2d.build_mask_decoder())
+
+    def _loaded(self, prefix: str, module: nn.Module) -> nn.Module:
+        state = {
+            key.removeprefix(prefix): value
+            for key, value in self._state.items()
+            if key.startswith(prefix)
+        }
+        load_strictly(module, state)
+        return module
+
+
+def _metadata_text(data: bytes) -> str:
+    # The header: eight bytes of length, then JSON (safetensors' format, which has no reader of its
+    # own for metadata in memory).
+    length = int.from_bytes(data[:8], "little")
+    return str(json.loads(data[8 : 8 + length])["__metadata__"][METADATA_KEY])
+
+
+def untrained(variant: Variant, *, seed: int) -> bytes:
+    """A checkpoint of random weights, the same for the same seed on every machine."""
+    model = sam_med2d.build(variant)
+    state = {key: _random(key, value, seed=seed) for key, value in model.state_dict().items()}
+    return pack(
+        state,
+        Metadata(
+            variant=variant,
+            image_size=sam_med2d.IMAGE_SIZE,
+            adapters=True,
+            trained=False,
+            origin=f"seed {seed}",
+        ),
+    )
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load all of a module's weights; CheckpointError lists what is missing or not expected."""
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    problems = [
+        *(f"{key} is missing" for key in sorted(expected.keys() - given.keys())),
+        *(f"{key} is not expected" for key in sorted(given.keys() - expected.keys())),
+        *(
+            f"{key} is {given[key]} instead of {expected[key]}"
+            for key in sorted(expected.keys() & given.keys())
+            if given[key] != expected[key]
+        ),
+    ]
+    if problems:
+        raise CheckpointError(f"the weights do not fit the model: {'; '.join(problems)}")
+    module.load_state_dict(dict(state), strict=True)
+    module.requires_grad_(requires_grad=False)
+
+
+def _random(key: str, like: Tensor, *, seed: int) -> Tensor:
+    """Weights by the tensor's name, scaled by its fan-in so that activations keep their size."""
+    name = int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")
+    values = np.random.Generator(np.random.PCG64(name)).standard_normal(
+        tuple(like.shape), dtype=np.float32
+    )
+    if key.endswith("positional_encoding_gaussian_matrix"):
+        scale, offset = 1.0, 0.0
+    elif "pos_embed" in key or "rel_pos" in key:
+        scale, offset = 0.02, 0.0
+    elif like.dim() == 1:
+        scale, offset = 0.1, 1.0 if key.endswith("weight") else 0.0
+    else:
+        scale, offset = float(np.prod(like.shape[1:])) ** -0.5, 0.0
+    return torch.from_numpy(offset + np.float32(scale) * values)

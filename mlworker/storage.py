@@ -1,0 +1,68 @@
+"""The object store as the worker uses it: arrays and checkpoints by the contract's keys."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from mlworker.contract.artifacts import Array, ArtifactError, pack_array, unpack_array
+
+
+class ArtifactMissing(ArtifactError):
+    """Nothing lies under the key."""
+
+
+class Store:
+    """An object store at a URL: file:///folder or s3://bucket/prefix."""
+
+    def __init__(self, url: str) -> None:
+        self._files, root = fsspec.core.url_to_fs(url)
+        self._root = root.rstrip("/")
+
+    def exists(self, key: str) -> bool:
+        """Whether something lies under ``key``."""
+        return bool(self._files.exists(self._path(key)))
+
+    def get(self, key: str) -> bytes:
+        """The bytes under ``key``; raises ArtifactMissing."""
+        try:
+            return cast(bytes, self._files.cat_file(self._path(key)))
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"nothing is stored under {key}") from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store ``data`` under ``key``, whole or not at all."""
+        if not isinstance(self._files, LocalFileSystem):
+            self._files.pipe_file(self._path(key), data)
+            return
+        path = Path(self._path(key))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        try:
+            with os.fdopen(handle, "wb") as target:
+                target.write(data)
+                target.flush()
+                os.fsync(target.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def get_array(self, key: str) -> Array:
+        """The array under ``key``; raises ArtifactMissing or ArtifactError."""
+        return unpack_array(self.get(key))
+
+    def put_array(self, key: str, array: Array) -> None:
+        """Store an array under ``key``."""
+        self.put(key, pack_array(array))
+
+    def _path(self, key: str) -> str:
+        assert key, "an empty key"
+        assert not key.startswith("/"), key
+        assert ".." not in key.split("/"), key
+        return f"{self._root}/{key}"

@@ -1,0 +1,345 @@
+"""The commands, as Celery tasks: parse, call one function, answer.
+
+A command that does not parse is answered with ``message_invalid`` where it says whom to answer, and
+dropped with a line in the log where it does not. Nothing a command contains can end the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import redis
+import torch
+from celery.signals import worker_init
+from kombu.exceptions import OperationalError
+from pydantic import ValidationError
+
+from mlworker.app import app, connection, heartbeat, queue_of, settings
+from mlworker.contract import masks
+from mlworker.contract.artifacts import (
+    Array,
+    ArtifactError,
+    array_digest,
+    checkpoint_key,
+    embedding_key,
+    logits_key,
+    pack_array,
+    unpack_array,
+)
+from mlworker.contract.messages import (
+    EVENT_QUEUE,
+    EVENT_TASK,
+    AddCheckpoint,
+    AwaitedCommand,
+    CheckpointAdded,
+    EditedMask,
+    EncodedSlice,
+    EncodeItem,
+    EncodeSlices,
+    Failed,
+    FailureCode,
+    Message,
+    NotPrepared,
+    Point,
+    PreviousLogits,
+    Refinement,
+    Segmented,
+    SegmentSlice,
+    SliceImage,
+    SlicesEncoded,
+    Timing,
+)
+from mlworker.inference import geometry
+from mlworker.inference.cache import (
+    EMBEDDING_SHAPE,
+    Embeddings,
+    Models,
+    decoding_part,
+    encoding_part,
+)
+from mlworker.inference.encoder import encode
+from mlworker.inference.predictor import Predictor
+from mlworker.model import sam_med2d
+from mlworker.model.checkpoint import Checkpoint, CheckpointError, digest, untrained
+from mlworker.storage import ArtifactMissing, Store
+
+logger = logging.getLogger(__name__)
+
+LOGITS_KEPT_S: Final = 600
+REPLY_KEPT_S: Final = 60  # an answer that comes too late leaves nothing behind
+
+torch.set_num_threads(settings.threads)
+
+store = Store(settings.storage_url)
+predictors = Models(store, part=decoding_part)
+encoders = Models(store, part=encoding_part)
+embeddings = Embeddings(store, limit_bytes=settings.embedding_cache_bytes)
+
+
+class Refused(Exception):
+    """The command cannot be carried out; the code and the sentence travel back."""
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        super().__init__(message)
+        self.code: FailureCode = code
+        self.message = message
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def _warm_up(**_: Any) -> None:
+    """Decode once before the first click: the first run allocates and chooses kernels."""
+    if queue_of(sys.argv) != SegmentSlice.queue:
+        return
+    predictor = Predictor(sam_med2d.build_prompt_encoder(), sam_med2d.build_mask_decoder())
+    predictor.predict(
+        torch.zeros(EMBEDDING_SHAPE),
+        height=512,
+        width=512,
+        points=(Point(x=0, y=0, positive=True),),
+    )
+
+
+@app.task(name=SegmentSlice.task)  # type: ignore[untyped-decorator]
+def segment_slice_task(payload: str) -> None:
+    """Answer prompts on a prepared slice."""
+    _answer(SegmentSlice, payload, segment)
+
+
+@app.task(name=EncodeSlices.task)  # type: ignore[untyped-decorator]
+def encode_slices_task(payload: str) -> None:
+    """Make embeddings and say so in an event."""
+    try:
+        command = EncodeSlices.model_validate_json(payload)
+    except ValidationError as error:
+        logger.error("A command to encode was dropped: %s", error)
+        return
+    with heartbeat.during_task():
+        event = encode_slices(command)
+    try:
+        app.send_task(EVENT_TASK, args=[event.model_dump_json()], queue=EVENT_QUEUE)
+    except (OperationalError, OSError) as error:
+        # The embeddings are stored: the server asks again and is answered at once.
+        logger.warning("An event could not be sent: %s", error)
+
+
+@app.task(name=AddCheckpoint.task)  # type: ignore[untyped-decorator]
+def add_checkpoint_task(payload: str) -> None:
+    """Bring a model into the store."""
+    _answer(AddCheckpoint, payload, add_checkpoint)
+
+
+def segment(command: SegmentSlice) -> tuple[Message, Array | None]:
+    """A proposal and its low-resolution logits, or NotPrepared; raises Refused."""
+    started = time.time()
+    image = command.image
+    _refuse_what_misses_the_slice(command)
+    embedding = embeddings.get(_embedding_key(image, model_digest=command.model_digest))
+    if embedding is None:
+        return NotPrepared(request_id=command.request_id), None
+    predictor = predictors.get(command.model_digest)
+    mask_prompt = _mask_prompt(command.refine)
+    loaded = time.time()
+    prediction = predictor.predict(
+        embedding,
+        height=image.height,
+        width=image.width,
+        points=command.points,
+        box=command.box,
+        mask_prompt=mask_prompt,
+    )
+    runs = masks.encode(prediction.mask)
+    decoded = time.time()
+    reply = Segmented(
+        request_id=command.request_id,
+        proposal_id=command.request_id,
+        mask=runs,
+        predicted_iou=prediction.predicted_iou,
+        model_digest=command.model_digest,
+        timing=Timing(
+            queue_ms=max(0.0, started - command.sent_at) * 1e3,
+            load_ms=(loaded - started) * 1e3,
+            encode_ms=0.0,
+            decode_ms=(decoded - loaded) * 1e3,
+            total_ms=(decoded - command.sent_at) * 1e3,
+        ),
+    )
+    return reply, prediction.low_res_logits.numpy().astype(np.float16)
+
+
+def encode_slices(command: EncodeSlices) -> SlicesEncoded:
+    """Make what does not exist yet; a bad slice fails alone."""
+    fates: dict[str, EncodedSlice] = {}
+    ready: list[tuple[EncodeItem, str, geometry.Rgb]] = []
+    for item in command.items:
+        key = _embedding_key(item.image, model_digest=command.model_digest)
+        try:
+            if not store.exists(key):
+                ready.append((item, key, geometry.to_rgb(_pixels(item.image), item.image)))
+            fates[item.encoding_id] = EncodedSlice(encoding_id=item.encoding_id)
+        except Exception as error:  # whatever a slice holds, it must not take its batch with it
+            fates[item.encoding_id] = _fate(item, error)
+    if ready:
+        try:
+            made = encode(encoders.get(command.model_digest), [rgb for _, _, rgb in ready])
+            for (_, key, _), embedding in zip(ready, made, strict=True):
+                store.put_array(key, embedding)
+        except Exception as error:
+            fates |= {item.encoding_id: _fate(item, error) for item, _, _ in ready}
+    return SlicesEncoded(
+        model_digest=command.model_digest,
+        slices=tuple(fates[item.encoding_id] for item in command.items),
+    )
+
+
+def add_checkpoint(command: AddCheckpoint) -> tuple[Message, None]:
+    """Store an untrained checkpoint; the same seed gives the same digest."""
+    data = untrained(command.variant, seed=command.seed)
+    metadata = Checkpoint(data).metadata
+    if not store.exists(checkpoint_key(digest(data))):
+        store.put(checkpoint_key(digest(data)), data)
+    return CheckpointAdded(
+        request_id=command.request_id,
+        digest=digest(data),
+        variant=metadata.variant,
+        image_size=metadata.image_size,
+        adapters=metadata.adapters,
+        trained=metadata.trained,
+    ), None
+
+
+CommandT = TypeVar("CommandT", bound=AwaitedCommand)
+
+
+def _answer(
+    kind: type[CommandT],
+    payload: str,
+    carry_out: Callable[[CommandT], tuple[Message, Array | None]],
+) -> None:
+    try:
+        command = kind.model_validate_json(payload)
+    except ValidationError as error:
+        _answer_invalid(payload, error)
+        return
+    if time.time() > command.expires_at:
+        return  # nobody waits any more
+    logits: Array | None = None
+    reply: Message
+    with heartbeat.during_task():
+        try:
+            reply, logits = carry_out(command)
+        except Exception as error:
+            reply = _failure(command.request_id, error)
+    _send(command.reply_to, reply, logits=logits)
+
+
+def _send(reply_to: str, reply: Message, *, logits: Array | None = None) -> None:
+    try:
+        with connection.pipeline(transaction=False) as pipeline:
+            if isinstance(reply, Segmented) and logits is not None:
+                pipeline.set(logits_key(reply.proposal_id), pack_array(logits), ex=LOGITS_KEPT_S)
+            pipeline.rpush(reply_to, reply.model_dump_json())
+            pipeline.expire(reply_to, REPLY_KEPT_S)
+            pipeline.execute()
+    except redis.RedisError as error:
+        logger.warning("An answer could not be sent: %s", error)
+
+
+def _answer_invalid(payload: str, error: ValidationError) -> None:
+    problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    try:
+        raw: Any = json.loads(payload)
+        request_id, reply_to = str(raw["request_id"]), str(raw["reply_to"])
+        reply = Failed(
+            request_id=request_id,
+            code="message_invalid",
+            message=f"The worker does not understand the command ({problems}).",
+        )
+    except (ValueError, KeyError, TypeError):
+        logger.error("A command that cannot be answered was dropped: %s", problems)
+        return
+    _send(reply_to, reply)
+
+
+def _failure(request_id: str, error: Exception) -> Failed:
+    code, message = _explain(error)
+    return Failed(request_id=request_id, code=code, message=message)
+
+
+def _fate(item: EncodeItem, error: Exception) -> EncodedSlice:
+    code, message = _explain(error)
+    return EncodedSlice(encoding_id=item.encoding_id, code=code, message=message)
+
+
+def _explain(error: Exception) -> tuple[FailureCode, str]:
+    match error:
+        case Refused():
+            return error.code, error.message
+        case ArtifactMissing():
+            return "artifact_missing", f"The worker did not find what it needs: {error}."
+        case ArtifactError() | CheckpointError():
+            return "artifact_invalid", f"The worker cannot use what is stored: {error}."
+        case _:
+            logger.exception("A command failed", exc_info=error)
+            return "worker_failed", "The worker failed; its log has the details."
+
+
+def _embedding_key(image: SliceImage, *, model_digest: str) -> str:
+    window = image.window
+    return embedding_key(
+        pixels_digest=image.pixels_digest,
+        window=None if window is None else (window.centre, window.width),
+        preparation=image.preparation,
+        model_digest=model_digest,
+    )
+
+
+def _pixels(image: SliceImage) -> Array:
+    stored = store.get_array(image.pixels_key)
+    if stored.shape[:2] != (image.height, image.width) or array_digest(stored) != (
+        image.pixels_digest
+    ):
+        raise ArtifactError("a slice's pixels are not those that were stored")
+    return stored
+
+
+def _mask_prompt(refine: Refinement | None) -> torch.Tensor | None:
+    match refine:
+        case None:
+            return None
+        case EditedMask():
+            return geometry.mask_to_low_res(masks.decode(refine.mask))
+        case PreviousLogits():
+            packed = connection.get(logits_key(refine.proposal_id))
+            if packed is None:
+                raise Refused(
+                    "refinement_expired",
+                    "The last proposal is too old to be refined; refine its mask instead.",
+                )
+            assert isinstance(packed, bytes)
+            logits = torch.from_numpy(unpack_array(packed).astype(np.float32))
+            return torch.sigmoid(logits)  # as in training: probabilities, not logits
+
+
+def _refuse_what_misses_the_slice(command: SegmentSlice) -> None:
+    if not command.points and command.box is None and command.refine is None:
+        raise Refused("prompt_empty", "A prompt needs a point, a box or a mask.")
+    width, height = command.image.width, command.image.height
+    for point in command.points:
+        if not (0 <= point.x < width and 0 <= point.y < height):
+            raise Refused("prompt_outside", "A point lies outside the slice.")
+    box = command.box
+    if box is not None:
+        if not (box.x0 < box.x1 and box.y0 < box.y1):
+            raise Refused("prompt_outside", "The box is empty.")
+        if box.x1 <= 0 or box.y1 <= 0 or box.x0 >= width or box.y0 >= height:
+            raise Refused("prompt_outside", "The box lies outside the slice.")
+    if isinstance(command.refine, EditedMask) and (
+        command.refine.mask.height != height or command.refine.mask.width != width
+    ):
+        raise Refused("prompt_outside", "The mask to refine is not of the slice's size.")
