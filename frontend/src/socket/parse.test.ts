@@ -1,0 +1,51 @@
+import { describe, expect, it } from "vitest";
+import { parseMessage, parseOwnMessage, UnreadableMessage } from "./parse";
+
+/** The contract's examples: the same files that the server's tests read. */
+const golden = examples(import.meta.glob("../../../tests/golden/socket/*.json", { query: "?raw", eager: true, import: "default" }));
+const invalid = examples(import.meta.glob("../../../tests/invalid/socket/*.json", { query: "?raw", eager: true, import: "default" }));
+
+function examples(files: Record<string, unknown>): [string, string][] {
+  return Object.entries(files).map(([path, text]) => [path.split("/").at(-1) ?? path, String(text)]);
+}
+
+describe("a message from the server", () => {
+  it("is parsed", () => {
+    const text = JSON.stringify({ kind: "prepared", slice_ids: ["00000000-0000-4000-8000-00000000000a"] });
+    expect(parseMessage(text)).toEqual(JSON.parse(text));
+  });
+
+  it.each([
+    ["no JSON", "prepared"],
+    ["an unknown kind", '{"kind":"surprise"}'],
+    ["a missing field", '{"kind":"prepared"}'],
+    ["a field too many", '{"kind":"prepared","slice_ids":[],"extra":1}'],
+    ["a wrong type", '{"kind":"prepared","slice_ids":"all"}'],
+    ["what only a browser says", '{"kind":"prepare","slice_ids":["00000000-0000-4000-8000-00000000000a"]}'],
+    ["nothing", "null"],
+  ])("is refused when it is %s", (_what, text) => {
+    expect(() => parseMessage(text)).toThrow(UnreadableMessage);
+  });
+});
+
+describe("the contract's examples", () => {
+  it.skipIf(golden.length === 0).each(golden)("golden %s is read", (_name, text) => {
+    expect(reads(text)).toBe(true);
+  });
+
+  it.skipIf(invalid.length === 0).each(invalid)("invalid %s is refused", (_name, text) => {
+    expect(reads(text)).toBe(false);
+  });
+});
+
+function reads(text: string): boolean {
+  return [parseMessage, parseOwnMessage].some((parse) => {
+    try {
+      parse(text);
+      return true;
+    } catch (error) {
+      if (error instanceof UnreadableMessage) return false;
+      throw error;
+    }
+  });
+}
