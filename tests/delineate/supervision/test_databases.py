@@ -177,7 +177,9 @@ def test_programs_that_the_user_cannot_reach_are_copied(
     (package / "bin" / "server").write_text("#!/bin/sh\necho started\n")
     (package / "bin" / "server").chmod(0o755)
     monkeypatch.syspath_prepend(folder / "closed")
-    monkeypatch.setattr(account.importlib.metadata, "version", lambda name: "1.0")
+    information = folder / "closed" / "somewheel-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: somewheel\nVersion: 1.0\n")
     user = database_account(folder / "none")
     home = account.own_folder(folder / "home", account=user)
 

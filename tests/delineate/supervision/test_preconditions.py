@@ -140,11 +140,12 @@ def test_ports_are_kept_while_they_are_free(installation: Installation) -> None:
 
     assert installation.choose_ports("postgres", "redis") == first
     with reserve() as other:
-        installation.remember_ports(redis=other.getsockname()[1])
+        taken = other.getsockname()[1]
+        installation.remember_ports(redis=taken)
         second = installation.choose_ports("postgres", "redis")
 
     assert second["postgres"] == first["postgres"]
-    assert second["redis"] != other
+    assert second["redis"] != taken
     assert len(set(second.values())) == 2
 
 
