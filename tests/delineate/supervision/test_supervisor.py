@@ -165,6 +165,6 @@ async def test_what_a_killed_predecessor_left_is_ended(folder: Path) -> None:
 
 def _runs(pid: int) -> bool:
     try:
-        return str(psutil.Process(pid).status()) != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
