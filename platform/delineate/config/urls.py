@@ -10,14 +10,20 @@ from delineate.config.http import new_api
 from delineate.config.pages import page
 from delineate.projects.api import router as projects
 from delineate.registry.api import router as registry
+from delineate.studies import dicomweb
+from delineate.studies.api import router as studies
 
 api = new_api()
-for router in (accounts, projects, registry):
+for router in (accounts, projects, registry, studies):
     api.add_router("", router)
+
+SERIES = "dicomweb/<uuid:project_id>/studies/<str:study_uid>/series/<str:series_uid>"
 
 urlpatterns = [
     path("api/health", health),
     path("api/", api.urls),
+    path(f"{SERIES}/metadata", dicomweb.series_metadata),
+    path(f"{SERIES}/instances/<str:sop_uid>/frames/<int:number>", dicomweb.frame),
     # Assets have hashed names and are answered before this, or do not exist.
     re_path(r"^(?!api/|ws/|dicomweb/|static/|assets/)", page),
 ]

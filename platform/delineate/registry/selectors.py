@@ -23,6 +23,12 @@ def active_model(project: Project) -> ModelVersion:
     return model
 
 
+def active_digest(project: Project) -> str | None:
+    """The digest of the model that answers in ``project``, None where there is none."""
+    model = ModelVersion.objects.filter(is_default=True).first()
+    return None if model is None else model.digest
+
+
 def all_models() -> QuerySet[ModelVersion]:
     """Every model, the newest first."""
     return ModelVersion.objects.all()

@@ -38,8 +38,8 @@ class Subject(models.Model):
 class Upload(Job):
     """Files as they arrived, kept until they are ingested; then only the report remains.
 
-    ``report``: a list of {"file": number in the upload, "fate": "stored" | "duplicate" | "skipped" |
-    "refused", "code", "message"}. Files are numbered, because names can identify people.
+    ``report``: a list of {"file": number in the upload, "fate": "stored" | "duplicate" |
+    "skipped" | "refused", "code", "message"}. Files are numbered, because names can identify people.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -75,9 +75,7 @@ class Study(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="studies")
     subject = models.ForeignKey(Subject, on_delete=models.PROTECT, related_name="studies")
-    upload = models.ForeignKey(
-        Upload, on_delete=models.SET_NULL, null=True, related_name="studies"
-    )
+    upload = models.ForeignKey(Upload, on_delete=models.SET_NULL, null=True, related_name="studies")
     number = models.PositiveIntegerField()  # 1, 2, 3, … in its project: its name for people
     study_uid = models.CharField(max_length=64)  # ours, keyed per project
     created_at = models.DateTimeField(default=timezone.now)
@@ -111,7 +109,8 @@ class Series(models.Model):
     orientation = ArrayField(models.FloatField(), size=6, null=True)
     frame_of_reference_uid = models.CharField(max_length=64, blank=True)  # ours
     is_color = models.BooleanField(default=False)
-    # What the model sees: first VOI window, else the volume's 0.5-99.5 percentiles; null for colour.
+    # What the model sees: the first VOI window, else the volume's 0.5-99.5 percentiles;
+    # null for colour.
     window_centre = models.FloatField(null=True)
     window_width = models.FloatField(null=True)
 

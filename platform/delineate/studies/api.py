@@ -1,0 +1,134 @@
+"""Uploads and studies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from uuid import UUID
+
+from django.http import HttpRequest
+from ninja import File, Router, Schema, Status
+from ninja.files import UploadedFile
+
+from delineate.accounts.models import User
+from delineate.projects.selectors import project_for
+from delineate.registry.selectors import active_digest
+from delineate.studies import selectors, services
+from delineate.studies.models import Series, Study, Upload
+
+router = Router(tags=["studies"])
+
+
+class FileFate(Schema):
+    """What became of a file; files are numbered, because names can identify people."""
+
+    file: int
+    fate: str
+    code: str
+    message: str
+
+
+class UploadSummary(Schema):
+    """An upload and how far its ingest has come."""
+
+    id: UUID
+    state: str
+    blob_count: int
+    size_bytes: int
+    files_total: int
+    files_done: int
+    created_at: datetime
+    finished_at: datetime | None
+    error_code: str
+    error_message: str
+    fates: dict[str, int]
+
+    @staticmethod
+    def resolve_fates(upload: Upload) -> dict[str, int]:
+        """How many files were stored, duplicate, skipped and refused."""
+        return dict(Counter(line["fate"] for line in upload.report))
+
+
+class UploadOut(UploadSummary):
+    """An upload with its report."""
+
+    report: list[FileFate]
+
+
+class SeriesOut(Schema):
+    """A series; ``prepared`` of its ``slices`` answer a click at once."""
+
+    id: UUID
+    number: int
+    modality: str
+    rows: int
+    columns: int
+    slices: int
+    prepared: int
+    is_color: bool
+
+    @staticmethod
+    def resolve_slices(series: Series) -> int:
+        """The number of slices."""
+        return int(getattr(series, "slice_count"))  # noqa: B009 (annotated by the selector)
+
+
+class StudyOut(Schema):
+    """A study of a pseudonymous subject."""
+
+    id: UUID
+    number: int
+    subject: str
+    created_at: datetime
+    series: list[SeriesOut]
+
+    @staticmethod
+    def resolve_subject(study: Study) -> str:
+        """The pseudonym."""
+        return study.subject.pseudonym
+
+    @staticmethod
+    def resolve_series(study: Study) -> list[Series]:
+        """The study's series."""
+        return list(study.series.all())
+
+
+@router.post("/projects/{project_id}/uploads", response={201: UploadOut})
+def post_upload(
+    request: HttpRequest, project_id: UUID, files: File[list[UploadedFile]]
+) -> Status[Upload]:
+    """Upload a zip or single files; ingest goes on afterwards, see the upload's report."""
+    user = _user(request)
+    return Status(201, services.receive_upload(project_for(user, project_id), files=files, by=user))
+
+
+@router.get("/projects/{project_id}/uploads", response=list[UploadSummary])
+def list_uploads(request: HttpRequest, project_id: UUID) -> list[Upload]:
+    """The project's uploads, newest first."""
+    return list(project_for(_user(request), project_id).uploads.all()[:200])
+
+
+@router.get("/uploads/{upload_id}", response=UploadOut)
+def get_upload(request: HttpRequest, upload_id: UUID) -> Upload:
+    """An upload with the fate of every file."""
+    return selectors.upload_for(_user(request), upload_id)
+
+
+@router.get("/projects/{project_id}/studies", response=list[StudyOut])
+def list_studies(request: HttpRequest, project_id: UUID) -> list[Study]:
+    """The project's studies with their series."""
+    project = project_for(_user(request), project_id)
+    return list(selectors.studies_of(project, model_digest=active_digest(project)))
+
+
+@router.delete("/studies/{study_id}", response={204: None})
+def delete_study(request: HttpRequest, study_id: UUID) -> Status[None]:
+    """Delete a study with everything that was made of it."""
+    user = _user(request)
+    services.delete_study(selectors.study_for(user, study_id), by=user)
+    return Status(204, None)
+
+
+def _user(request: HttpRequest) -> User:
+    assert isinstance(request.user, User), "every route wants a session"
+    return request.user

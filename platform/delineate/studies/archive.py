@@ -1,0 +1,139 @@
+"""An upload's blobs as files: zips are opened, everything else is one file. Values only.
+
+Nothing here trusts what a zip says: members are never written to disk, their names are never used
+as paths, sizes are counted while reading. A member that is refused does not disturb the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+MAX_FILES: Final = 20_000  # a CT angiography has 4,000; a disc of a patient's history 15,000
+MAX_FILE_BYTES: Final = 1024**3  # a multi-frame mammography tomosynthesis reaches 500 MB
+MAX_TOTAL_BYTES: Final = 32 * 1024**3
+MAX_RATIO: Final = 200  # DICOM deflates 2- to 20-fold; an empty black image up to 150-fold
+RATIO_FROM_BYTES: Final = 10 * 1024**2  # below this a high ratio does no harm
+
+# What operating systems leave in folders.
+_LITTER = ("__MACOSX/", ".DS_Store", "Thumbs.db", "desktop.ini")
+_ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")
+
+
+class Refused(Exception):
+    """A file that does not go in: a code and a sentence for the upload's report."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of an upload. ``folder`` is a digest of its top folder's name, empty without one."""
+
+    number: int  # 1, 2, 3, … in the upload
+    blob: int
+    member: int | None  # position in the zip's directory
+    folder: str = ""
+    refusal: Refused | None = None
+    is_litter: bool = False
+
+
+class Archive:
+    """The files of an upload, listed once and read one at a time."""
+
+    def __init__(self, blobs: Sequence[Callable[[], BinaryIO]]) -> None:
+        self._blobs = blobs
+        self._zips: dict[int, zipfile.ZipFile] = {}
+        self._read_bytes = 0
+
+    def entries(self) -> Iterator[Entry]:
+        """Every file with its fate so far; numbers are stable for equal blobs."""
+        number = 0
+        for blob in range(len(self._blobs)):
+            for member, folder, refusal, is_litter in self._members(blob):
+                number += 1
+                if number > MAX_FILES:
+                    refusal = Refused(
+                        "too_many_files", f"The upload has more than {MAX_FILES} files."
+                    )
+                yield Entry(number, blob, member, folder, refusal, is_litter)
+                if number > MAX_FILES:
+                    return
+
+    def read(self, entry: Entry) -> bytes:
+        """A file's bytes; raises Refused."""
+        assert entry.refusal is None, "a refused file is not read"
+        if entry.member is None:
+            with self._blobs[entry.blob]() as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        else:
+            archive = self._zips[entry.blob]
+            data = _read_member(archive, archive.infolist()[entry.member])
+        if len(data) > MAX_FILE_BYTES:
+            raise Refused("file_too_large", "The file is larger than 1 GiB.")
+        self._read_bytes += len(data)
+        if self._read_bytes > 2 * MAX_TOTAL_BYTES:  # ingest reads every file twice
+            raise Refused("upload_too_large", "The upload unpacks to more than 32 GiB.")
+        return data
+
+    def _members(self, blob: int) -> Iterator[tuple[int | None, str, Refused | None, bool]]:
+        file = self._blobs[blob]()
+        magic = file.read(4)
+        file.seek(0)
+        if magic not in _ZIP_MAGIC:
+            file.close()
+            yield None, "", None, False
+            return
+        try:
+            archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, ValueError, OSError):
+            refusal = Refused("broken_zip", "The zip file is damaged and cannot be opened.")
+            yield None, "", refusal, False
+            return
+        self._zips[blob] = archive
+        for member, info in enumerate(archive.infolist()):
+            if not info.is_dir():
+                litter = info.filename.startswith(_LITTER[0]) or info.filename.endswith(_LITTER)
+                yield member, _folder(info.filename), _refusal(info), litter
+
+
+def _folder(name: str) -> str:
+    top, slash, _ = name.replace("\\", "/").partition("/")
+    return hashlib.sha256(top.encode(errors="replace")).hexdigest() if slash else ""
+
+
+def _refusal(info: zipfile.ZipInfo) -> Refused | None:
+    parts = info.filename.replace("\\", "/").split("/")
+    if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
+        return Refused("unsafe_path", "The file's path in the zip leads out of it.")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return Refused("link", "The file is a link, not an image.")
+    if info.flag_bits & 0x1:
+        return Refused("encrypted", "The file is encrypted; upload a zip without a password.")
+    if info.filename.lower().endswith(".zip"):
+        return Refused("nested_zip", "A zip within a zip is not opened; unpack it first.")
+    if info.file_size > RATIO_FROM_BYTES and info.file_size > MAX_RATIO * info.compress_size:
+        return Refused("zip_bomb", f"The file unpacks to more than {MAX_RATIO} times its size.")
+    if info.file_size > MAX_FILE_BYTES:
+        return Refused("file_too_large", "The file is larger than 1 GiB.")
+    return None
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(info) as member:
+            # Read by what comes, not by what the directory promises.
+            data = member.read(info.file_size + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        raise Refused("broken_zip", "The file is damaged inside the zip.") from error
+    if len(data) != info.file_size:
+        raise Refused("broken_zip", "The file's size in the zip is not what it says.")
+    return data

@@ -1,0 +1,71 @@
+"""`delineate import`: upload files or a folder into a project, and follow their ingest."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from django.core.files import File
+
+from delineate.accounts.models import User
+from delineate.errors import Invalid, NotFound
+from delineate.jobs import JobState
+from delineate.projects.models import Project
+from delineate.studies.models import Upload
+from delineate.studies.services import receive_upload
+
+ASK_EVERY_S: Final = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What follows `delineate import`."""
+    parser.add_argument("path", type=Path, nargs="+", help="zip, DICOM file or folder")
+    parser.add_argument("--project", required=True, help="the project's name or id")
+    parser.add_argument("--as", dest="username", required=True, help="a lead of the project")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Upload and wait for the report; 1 when a file was refused."""
+    user = User.objects.filter(username=arguments.username).first()
+    if user is None:
+        raise NotFound(f"There is no user {arguments.username}.")
+    paths = [file for path in arguments.path for file in _files(path)]
+    files = [File(path.open("rb"), name=str(number)) for number, path in enumerate(paths)]
+    try:
+        upload = receive_upload(_project(arguments.project), files=files, by=user)
+    finally:
+        for file in files:
+            file.close()
+    upload = _follow(upload)
+    print(", ".join(f"{n} {fate}" for fate, n in Counter(f["fate"] for f in upload.report).items()))
+    refused = [line for line in upload.report if line["fate"] == "refused"]
+    for line in refused:
+        print(f"file {line['file']}: {line['message']} [{line['code']}]")
+    if upload.state == JobState.FAILED:
+        print(f"{upload.error_message} [{upload.error_code}]")
+    return 1 if refused or upload.state == JobState.FAILED else 0
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise Invalid(f"There is nothing at {path}.", code="no_such_path")
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _project(name_or_id: str) -> Project:
+    found = [p for p in Project.objects.all() if name_or_id in (p.name, str(p.id))]
+    if len(found) != 1:
+        raise NotFound(f"{len(found)} projects are called {name_or_id}; give its id.")
+    return found[0]
+
+
+def _follow(upload: Upload) -> Upload:
+    while upload.state not in (JobState.DONE, JobState.FAILED):
+        time.sleep(ASK_EVERY_S)
+        upload.refresh_from_db()
+        print(f"\r{upload.files_done}/{upload.files_total} files", end="", flush=True)
+    print()
+    return upload

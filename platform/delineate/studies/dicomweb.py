@@ -1,0 +1,88 @@
+"""WADO-RS (PS3.18 10.4) for the viewer: a series' metadata, and frames as little-endian pixels."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from uuid import UUID
+
+import numpy as np
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.http import require_GET
+from pydicom.uid import ExplicitVRLittleEndian
+
+from delineate import storage
+from delineate.config.http import answer
+from delineate.errors import DelineateError, NotFound, NotSignedIn
+from delineate.projects.models import Project
+from delineate.projects.selectors import project_for
+from delineate.studies import selectors
+from delineate.studies.models import Instance, Series
+
+# A frame never changes under its UIDs, and is for the signed-in person only.
+_CACHE = "private, max-age=31536000, immutable"
+
+
+@require_GET
+def series_metadata(
+    request: HttpRequest, project_id: UUID, study_uid: str, series_uid: str
+) -> HttpResponse:
+    """The headers of a series' instances as DICOM JSON."""
+    try:
+        project = _project(request, project_id)
+        series = Series.objects.filter(
+            study__project=project, study__study_uid=study_uid, series_uid=series_uid
+        ).first()
+        if series is None:
+            raise NotFound("There is no such series.")
+    except DelineateError as error:
+        return answer(error)
+    headers = [instance.header for instance in series.instances.all()]
+    return JsonResponse(headers, safe=False, content_type="application/dicom+json")
+
+
+@require_GET
+def frame(
+    request: HttpRequest,
+    project_id: UUID,
+    study_uid: str,
+    series_uid: str,
+    sop_uid: str,
+    number: int,
+) -> HttpResponse:
+    """One frame's pixels, explicit little endian, as a multipart answer of one part."""
+    try:
+        project = _project(request, project_id)
+        instance = selectors.instance_in(
+            project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
+        )
+        pixels = _pixels(instance, number=number)
+    except DelineateError as error:
+        return answer(error)
+    boundary = uuid.uuid4().hex
+    # Cornerstone reads the transfer syntax from the part's header, unquoted.
+    head = (
+        f"--{boundary}\r\n"
+        "Content-Type: application/octet-stream;"
+        f"transfer-syntax={ExplicitVRLittleEndian}\r\n\r\n"
+    )
+    response = HttpResponse(
+        head.encode() + pixels + f"\r\n--{boundary}--\r\n".encode(),
+        content_type=f'multipart/related; type="application/octet-stream"; boundary={boundary}',
+    )
+    response["Cache-Control"] = _CACHE
+    return response
+
+
+def _project(request: HttpRequest, project_id: UUID) -> Project:
+    if not request.user.is_authenticated:
+        raise NotSignedIn("Sign in first.")
+    return project_for(request.user, project_id)
+
+
+def _pixels(instance: Instance, *, number: int) -> bytes:
+    slice_ = instance.slices.filter(frame_number=number).first()
+    if slice_ is None:
+        raise NotFound("The instance has no such frame.")
+    stored = np.load(io.BytesIO(storage.get(slice_.pixels_key)), allow_pickle=False)
+    return bytes(stored.tobytes())

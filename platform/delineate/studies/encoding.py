@@ -1,0 +1,181 @@
+"""Encodings: which slices are owed an embedding, in which order, and what has come back.
+
+The broker's queue is kept short, so that what is opened now never waits behind a long ingest: at
+most ``IN_FLIGHT`` slices are with the worker at ordinary priority, and each batch that comes back
+sends the next. What somebody is looking at is sent at once, past that limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from delineate import jobs, live, worker
+from delineate.jobs import MAX_ATTEMPTS, SILENT_AFTER, JobState
+from delineate.registry.models import ModelVersion
+from delineate.studies.models import Encoding, Series, Slice
+from delineate.studies.selectors import counted, embedding_key_of, image_of
+from mlworker.contract import broker
+from mlworker.contract.messages import MAX_BATCH, EncodeItem, EncodeSlices, SlicesEncoded
+
+IN_FLIGHT: Final = 4 * MAX_BATCH
+MISSING_AT_ONCE: Final = 512
+
+
+def request(slice_ids: Sequence[UUID], *, model_digest: str, priority: int) -> None:
+    """See to it that these slices get embeddings, at least this early.
+
+    A slice whose encoding failed is tried again, unless it has failed too often.
+    """
+    with transaction.atomic():
+        slices = Slice.objects.filter(id__in=slice_ids).select_related("series")
+        Encoding.objects.bulk_create(
+            [
+                Encoding(
+                    slice=slice_,
+                    model_digest=model_digest,
+                    embedding_key=embedding_key_of(slice_, model_digest=model_digest),
+                    priority=priority,
+                )
+                for slice_ in slices
+            ],
+            ignore_conflicts=True,
+        )
+        wanted = Encoding.objects.filter(slice_id__in=slice_ids, model_digest=model_digest)
+        wanted.filter(state=JobState.FAILED, attempt__lt=MAX_ATTEMPTS).update(
+            state=JobState.PENDING, error_code="", error_message=""
+        )
+        wanted.filter(priority__gt=priority).update(priority=priority)
+    if priority == broker.PRIORITY_NOW:
+        # Also what was sent before at a lower priority: it may still lie deep in the queue. Made
+        # twice costs one look into the store.
+        _send(wanted.filter(state__in=[JobState.PENDING, JobState.RUNNING]), priority=priority)
+    dispatch()
+
+
+def request_missing() -> None:
+    """Request what no one has: slices that were ingested before there was a (new) default model."""
+    model = ModelVersion.objects.filter(is_default=True).first()
+    if model is None:
+        return
+    missing = Slice.objects.exclude(encodings__model_digest=model.digest).values_list(
+        "id", flat=True
+    )
+    slice_ids = list(missing[:MISSING_AT_ONCE])
+    if slice_ids:
+        request(slice_ids, model_digest=model.digest, priority=broker.PRIORITY_LATER)
+
+
+def dispatch() -> None:
+    """Send the next encodings in line, as many as the short queue takes."""
+    with transaction.atomic():
+        in_flight = Encoding.objects.filter(
+            state=JobState.RUNNING, heartbeat_at__gt=timezone.now() - SILENT_AFTER
+        ).count()
+        room = IN_FLIGHT - in_flight
+        if room <= 0:
+            return
+        pending = Encoding.objects.filter(state=JobState.PENDING).order_by(
+            "priority", "created_at", "slice__index", "id"
+        )
+        chosen = list(
+            pending.select_for_update(skip_locked=True, of=("self",)).values_list("id", flat=True)[
+                :room
+            ]
+        )
+        _send(Encoding.objects.filter(id__in=chosen), priority=broker.PRIORITY_LATER)
+
+
+def receive(event: SlicesEncoded) -> None:
+    """Take note of what has been encoded, tell the pages, and send the next."""
+    with transaction.atomic():
+        fates = {UUID(fate.encoding_id): fate for fate in event.slices}
+        encodings = list(
+            Encoding.objects.select_for_update(of=("self",))
+            .filter(id__in=fates.keys())
+            .exclude(state=JobState.DONE)
+        )
+        for encoding in encodings:
+            fate = fates[encoding.id]
+            if fate.code is None:
+                encoding.state = JobState.DONE
+                encoding.finished_at = timezone.now()
+                encoding.save(update_fields=["state", "finished_at"])
+            else:
+                jobs.fail(encoding, code=fate.code, message=fate.message)
+        _tell([encoding.slice_id for encoding in encodings], model_digest=event.model_digest)
+    dispatch()
+
+
+def sweep() -> None:
+    """Take back what has been silent, give up what failed too often, and send what is due."""
+    for encoding in jobs.release_after_silence(Encoding):
+        if encoding.attempt >= MAX_ATTEMPTS:
+            jobs.fail(
+                encoding,
+                code="gave_up",
+                message=f"The slice was sent to be encoded {MAX_ATTEMPTS} times without an answer.",
+            )
+    request_missing()
+    dispatch()
+
+
+def _send(encodings: QuerySet[Encoding], *, priority: int) -> None:
+    with transaction.atomic():
+        rows = list(
+            encodings.select_related("slice__series")
+            .select_for_update(of=("self",))
+            .order_by("model_digest", "priority", "slice__index")
+        )
+        for encoding in rows:
+            encoding.state = JobState.RUNNING
+            encoding.attempt += 1
+            encoding.heartbeat_at = timezone.now()
+        Encoding.objects.bulk_update(rows, ["state", "attempt", "heartbeat_at"])
+        for batch in _batches(rows):
+            worker.send(
+                EncodeSlices(
+                    model_digest=batch[0].model_digest,
+                    items=tuple(
+                        EncodeItem(encoding_id=str(row.id), image=image_of(row.slice))
+                        for row in batch
+                    ),
+                ),
+                priority=priority,
+            )
+
+
+def _batches(rows: Sequence[Encoding]) -> list[list[Encoding]]:
+    batches: list[list[Encoding]] = []
+    for row in rows:
+        last = batches[-1] if batches else []
+        if last and len(last) < MAX_BATCH and last[0].model_digest == row.model_digest:
+            last.append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _tell(slice_ids: Sequence[UUID], *, model_digest: str) -> None:
+    touched = Series.objects.filter(
+        id__in=Slice.objects.filter(id__in=slice_ids).values("series_id")
+    )
+    for series in counted(touched, model_digest=model_digest).select_related("study"):
+        done = Encoding.objects.filter(
+            Q(slice_id__in=slice_ids), slice__series=series, state=JobState.DONE
+        )
+        live.tell(
+            series.study.project_id,
+            "encoding",
+            id=series.id,
+            study_id=str(series.study_id),
+            series_id=str(series.id),
+            prepared=series.prepared,
+            total=series.slice_count,
+            slice_ids=[str(slice_id) for slice_id in done.values_list("slice_id", flat=True)],
+        )

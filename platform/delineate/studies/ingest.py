@@ -1,0 +1,457 @@
+"""An upload becomes studies: read, de-identify, decode, store, then one transaction per study.
+
+Safe to run again after being killed anywhere: what a study is called and where its pixels lie
+follows from the project and the files' UIDs, so a second run writes the same objects, and a study
+that was committed is recognised. One bad file never fails the others; a series with a bad image is
+refused as a whole, so that half a study is never shown as one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from typing import BinaryIO, Final
+
+import numpy as np
+from django.db import transaction
+from django.db.models import Max
+from pydicom import Dataset
+
+from delineate import jobs, live, storage
+from delineate.audit import log as audit
+from delineate.projects.models import Project
+from delineate.registry.selectors import active_digest
+from delineate.studies import deidentify, encoding, pixels
+from delineate.studies.archive import Archive, Entry, Refused
+from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
+from delineate.studies.pixels import Frame, Geometry, Values
+from mlworker.contract import broker
+from mlworker.contract.artifacts import array_digest, pack_array, pixels_key
+
+logger = logging.getLogger(__name__)
+
+TELL_EVERY_S: Final = 0.5
+# Of each slice, for the percentiles that stand in for a missing window.
+SAMPLED_PIXELS: Final = 4096
+WINDOW_PERCENTILES: Final = (0.5, 99.5)
+SAME_MM: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    """What the first look at a file tells; UIDs are already ours."""
+
+    entry: Entry
+    subject: str  # pseudonym
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+
+
+@dataclass
+class _StoredFrame:
+    """A decoded frame that lies in the object store."""
+
+    number: int
+    key: str
+    digest: str
+    geometry: Geometry
+    values: Values
+    shape: tuple[int, ...]
+    sample: np.ndarray[tuple[int], np.dtype[np.float32]]
+
+
+@dataclass
+class _StoredInstance:
+    entry: Entry
+    sop_uid: str
+    header: Dataset
+    frames: list[_StoredFrame]
+
+
+@dataclass
+class _ReadySeries:
+    uid: str
+    instances: list[_StoredInstance]
+    ordered: list[tuple[_StoredInstance, _StoredFrame]] = field(default_factory=list)
+
+
+def ingest(upload_id: uuid.UUID) -> None:
+    """Run an upload's job; returns quietly when it is gone, done, or alive in other hands."""
+    upload = jobs.claim(Upload, upload_id)
+    if upload is None:
+        return
+    try:
+        _Run(upload).to_the_end()
+    except jobs.TakenOver:
+        logger.info("Upload %s was taken over by another attempt", upload_id)
+
+
+class _Run:
+    """One attempt at an upload."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+        self._project: Project = upload.project
+        self._key = bytes(self._project.pseudonym_key)
+        self._archive = Archive(
+            [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
+        )
+        self._report: dict[int, dict[str, object]] = {}
+        self._told_at = 0.0
+
+    def to_the_end(self) -> None:
+        by_study: dict[str, dict[str, list[_Scanned]]] = defaultdict(lambda: defaultdict(list))
+        entries = list(self._archive.entries())
+        self._upload.files_total = len(entries)
+        for entry in entries:
+            if entry.is_litter:
+                self._settle(
+                    entry, "skipped", "litter", "Left by an operating system; not an image."
+                )
+            elif (scanned := self._scan(entry)) is not None:
+                by_study[scanned.study_uid][scanned.series_uid].append(scanned)
+            self._sign_of_life()
+        for study_uid, by_series in by_study.items():
+            self._ingest_study(study_uid, by_series)
+        self._finish()
+
+    def _scan(self, entry: Entry) -> _Scanned | None:
+        try:
+            if entry.refusal is not None:
+                raise entry.refusal
+            dataset = pixels.parse(self._archive.read(entry))
+            pixels.check_kind(dataset)
+        except Refused as refused:
+            fate = "skipped" if refused.code == "directory" else "refused"
+            self._settle(entry, fate, refused.code, refused.message)
+            return None
+        identity = deidentify.identity_of(dataset) or f"folder\0{self._upload.id}\0{entry.folder}"
+        return _Scanned(
+            entry=entry,
+            subject=deidentify.pseudonym(identity, key=self._key),
+            study_uid=deidentify.replace_uid(str(dataset.StudyInstanceUID), key=self._key),
+            series_uid=deidentify.replace_uid(str(dataset.SeriesInstanceUID), key=self._key),
+            sop_uid=deidentify.replace_uid(str(dataset.SOPInstanceUID), key=self._key),
+        )
+
+    def _ingest_study(self, study_uid: str, by_series: dict[str, list[_Scanned]]) -> None:
+        files = [scanned for series in by_series.values() for scanned in series]
+        if len({scanned.subject for scanned in files}) > 1:
+            self._refuse_all(
+                files, "study_mixed_patients", "The study's files name different patients."
+            )
+            return
+        study_id = uuid.uuid5(self._project.id, study_uid)
+        ready: list[_ReadySeries] = []
+        for series_uid, scanned in by_series.items():
+            known = Series.objects.filter(study_id=study_id, series_uid=series_uid).first()
+            if known is not None:
+                self._compare_with_known(known, scanned)
+                continue
+            try:
+                ready.append(self._store_series(study_id, series_uid, scanned))
+            except Refused as refused:
+                self._refuse_all(scanned, refused.code, refused.message)
+        if ready:
+            self._commit_study(study_id, study_uid, subject=files[0].subject, ready=ready)
+
+    def _store_series(
+        self, study_id: uuid.UUID, series_uid: str, files: list[_Scanned]
+    ) -> _ReadySeries:
+        by_sop: dict[str, _StoredInstance] = {}
+        failed: list[Refused] = []
+        for scanned in files:
+            try:
+                instance = self._store_instance(study_id, scanned)
+            except Refused as refused:
+                failed.append(refused)
+                self._settle(scanned.entry, "refused", refused.code, refused.message)
+                continue
+            twin = by_sop.setdefault(scanned.sop_uid, instance)
+            if twin is not instance:
+                self._settle_twin(scanned.entry, same=_digests(twin) == _digests(instance))
+        if failed:
+            raise Refused(
+                "series_incomplete",
+                f"{len(failed)} of the series' {len(files)} images could not be read; "
+                "a series goes in whole or not at all.",
+            )
+        series = _ReadySeries(series_uid, list(by_sop.values()))
+        series.ordered = _in_order(series.instances)
+        return series
+
+    def _store_instance(self, study_id: uuid.UUID, scanned: _Scanned) -> _StoredInstance:
+        dataset = pixels.parse(self._archive.read(scanned.entry))
+        header = deidentify.clean(dataset, key=self._key)
+        frames: list[_StoredFrame] = []
+        for frame in pixels.frames(dataset):
+            frames.append(_store_frame(study_id, scanned.sop_uid, frame))
+            if frame.number == 1:
+                pixels.describe_pixels(header, frame.stored)
+            self._sign_of_life()
+        return _StoredInstance(scanned.entry, scanned.sop_uid, header, frames)
+
+    def _compare_with_known(self, known: Series, files: list[_Scanned]) -> None:
+        """A series is not added to: what is in it already is a duplicate, the rest is refused."""
+        for scanned in files:
+            digests = list(
+                known.slices.filter(instance__sop_instance_uid=scanned.sop_uid)
+                .order_by("frame_number")
+                .values_list("pixels_digest", flat=True)
+            )
+            try:
+                dataset = pixels.parse(self._archive.read(scanned.entry))
+                same = digests == [array_digest(frame.stored) for frame in pixels.frames(dataset)]
+            except Refused as refused:
+                self._settle(scanned.entry, "refused", refused.code, refused.message)
+                continue
+            if digests:
+                self._settle_twin(scanned.entry, same=same)
+            else:
+                self._settle(
+                    scanned.entry,
+                    "refused",
+                    "series_exists",
+                    "Its series is in the project already; slices are not added to it afterwards.",
+                )
+            self._sign_of_life()
+
+    def _commit_study(
+        self, study_id: uuid.UUID, study_uid: str, *, subject: str, ready: list[_ReadySeries]
+    ) -> None:
+        with transaction.atomic():
+            Project.objects.select_for_update().get(id=self._project.id)
+            jobs.sign_of_life(self._upload)
+            study = Study.objects.filter(id=study_id).first() or self._new_study(
+                study_id, study_uid, subject=subject
+            )
+            slice_ids = [slice_.id for series in ready for slice_ in _save_series(study, series)]
+            audit.study_ingested(
+                self._project.id,
+                study.id,
+                self._upload.id,
+                series=len(ready),
+                slices=len(slice_ids),
+            )
+            live.tell(self._project.id, "studies", id=study.id)
+            model_digest = active_digest(self._project)
+            if model_digest is not None:
+                encoding.request(
+                    slice_ids, model_digest=model_digest, priority=broker.PRIORITY_LATER
+                )
+        for series in ready:
+            for instance in series.instances:
+                self._settle(instance.entry, "stored", "", "")
+
+    def _new_study(self, study_id: uuid.UUID, study_uid: str, *, subject: str) -> Study:
+        last = self._project.studies.aggregate(last=Max("number"))["last"]
+        return Study.objects.create(
+            id=study_id,
+            project=self._project,
+            subject=Subject.objects.get_or_create(project=self._project, pseudonym=subject)[0],
+            upload=self._upload,
+            number=(last or 0) + 1,
+            study_uid=study_uid,
+        )
+
+    def _finish(self) -> None:
+        with transaction.atomic():
+            self._save_progress()
+            self._upload.report = [self._report[number] for number in sorted(self._report)]
+            self._upload.save(update_fields=["report"])
+            jobs.finish(self._upload)
+            self._tell()
+        storage.delete_prefix(self._upload.blob_prefix)
+
+    def _settle_twin(self, entry: Entry, *, same: bool) -> None:
+        if same:
+            self._settle(entry, "duplicate", "duplicate", "The same image is there already.")
+        else:
+            self._settle(
+                entry,
+                "refused",
+                "uid_conflict",
+                "Another image with the same SOP Instance UID is there already.",
+            )
+
+    def _refuse_all(self, files: list[_Scanned], code: str, message: str) -> None:
+        for scanned in files:
+            if scanned.entry.number not in self._report:
+                self._settle(scanned.entry, "refused", code, message)
+
+    def _settle(self, entry: Entry, fate: str, code: str, message: str) -> None:
+        self._report.setdefault(
+            entry.number, {"file": entry.number, "fate": fate, "code": code, "message": message}
+        )
+
+    def _sign_of_life(self) -> None:
+        if time.monotonic() - self._told_at < TELL_EVERY_S:
+            return
+        self._told_at = time.monotonic()
+        with transaction.atomic():
+            jobs.sign_of_life(self._upload)
+            self._save_progress()
+            self._tell()
+
+    def _save_progress(self) -> None:
+        self._upload.files_done = len(self._report)
+        self._upload.save(update_fields=["files_total", "files_done"])
+
+    def _tell(self) -> None:
+        live.tell(
+            self._project.id,
+            "upload",
+            id=self._upload.id,
+            state=str(self._upload.state),
+            files_total=self._upload.files_total,
+            files_done=self._upload.files_done,
+        )
+
+
+def _open_blob(key: str) -> BinaryIO:
+    return storage.open_for_reading(key)
+
+
+def _store_frame(study_id: uuid.UUID, sop_uid: str, frame: Frame) -> _StoredFrame:
+    slice_id = uuid.uuid5(study_id, f"{sop_uid}/{frame.number}")
+    key = pixels_key(str(study_id), str(slice_id))
+    storage.put(key, pack_array(frame.stored))
+    flat = frame.stored.reshape(-1)
+    sampled = flat[:: max(1, flat.size // SAMPLED_PIXELS)].astype(np.float32)
+    return _StoredFrame(
+        number=frame.number,
+        key=key,
+        digest=array_digest(frame.stored),
+        geometry=frame.geometry,
+        values=frame.values,
+        shape=frame.stored.shape,
+        sample=sampled * np.float32(frame.values.slope) + np.float32(frame.values.intercept),
+    )
+
+
+def _digests(instance: _StoredInstance) -> list[str]:
+    return [frame.digest for frame in instance.frames]
+
+
+def _in_order(
+    instances: list[_StoredInstance],
+) -> list[tuple[_StoredInstance, _StoredFrame]]:
+    """A series' frames along their normal, else as numbered; Refused when they are no series."""
+    frames = [(instance, frame) for instance in instances for frame in instance.frames]
+    first = frames[0][1]
+    for instance, frame in frames:
+        if frame.shape != first.shape:
+            raise Refused("series_mixed_geometry", "The series' images are of different sizes.")
+        if not _parallel(frame.geometry.orientation, first.geometry.orientation):
+            raise Refused(
+                "series_mixed_geometry", "The series' images lie in different orientations."
+            )
+        if instance.header.get("PhotometricInterpretation") != (
+            instances[0].header.get("PhotometricInterpretation")
+        ):
+            raise Refused("series_mixed_geometry", "The series' images are of different kinds.")
+    if all(frame.geometry.position is not None for _, frame in frames):
+        return sorted(frames, key=lambda pair: (_along_normal(pair[1]), *_numbered(pair)))
+    return sorted(frames, key=_numbered)
+
+
+def _parallel(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return bool(np.allclose(one, other, atol=1e-2))
+
+
+def _along_normal(frame: _StoredFrame) -> float:
+    """Distance in mm along the slices' normal (PS3.3 C.7.6.2.1.1)."""
+    orientation, position = frame.geometry.orientation, frame.geometry.position
+    assert orientation is not None, "a position has an orientation"
+    assert position is not None, "only frames with a position are ordered by it"
+    return float(np.cross(orientation[:3], orientation[3:]) @ np.array(position))
+
+
+def _numbered(pair: tuple[_StoredInstance, _StoredFrame]) -> tuple[int, str, int]:
+    instance, frame = pair
+    number = instance.header.get("InstanceNumber")
+    return int(number) if number is not None else 0, instance.sop_uid, frame.number
+
+
+def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
+    first_instance, first = ready.ordered[0]
+    header = first_instance.header
+    is_color = len(first.shape) == 3
+    window = None if is_color else _window(ready)
+    series = Series.objects.create(
+        id=uuid.uuid5(study.id, ready.uid),
+        study=study,
+        series_uid=ready.uid,
+        number=int(header.get("SeriesNumber") or 0),
+        modality=str(header.get("Modality") or "OT")[:16],
+        rows=first.shape[0],
+        columns=first.shape[1],
+        row_spacing_mm=first.geometry.row_spacing_mm,
+        column_spacing_mm=first.geometry.column_spacing_mm,
+        slice_spacing_mm=_slice_spacing_mm(ready),
+        orientation=_as_list(first.geometry.orientation),
+        frame_of_reference_uid=str(header.get("FrameOfReferenceUID") or ""),
+        is_color=is_color,
+        window_centre=window[0] if window else None,
+        window_width=window[1] if window else None,
+    )
+    rows = {
+        instance.sop_uid: Instance(
+            series=series,
+            sop_instance_uid=instance.sop_uid,
+            sop_class_uid=str(instance.header.SOPClassUID),
+            number_of_frames=len(instance.frames),
+            header=instance.header.to_json_dict(),
+        )
+        for instance in ready.instances
+    }
+    Instance.objects.bulk_create(rows.values())
+    return Slice.objects.bulk_create(
+        [
+            Slice(
+                id=uuid.uuid5(study.id, f"{instance.sop_uid}/{frame.number}"),
+                series=series,
+                instance=rows[instance.sop_uid],
+                index=index,
+                frame_number=frame.number,
+                pixels_key=frame.key,
+                pixels_digest=frame.digest,
+                slope=frame.values.slope,
+                intercept=frame.values.intercept,
+                inverted=header.get("PhotometricInterpretation") == "MONOCHROME1",
+                position=_as_list(frame.geometry.position),
+            )
+            for index, (instance, frame) in enumerate(ready.ordered)
+        ]
+    )
+
+
+def _window(ready: _ReadySeries) -> tuple[float, float]:
+    """The series' first VOI window, else one over nearly all its values; (centre, width)."""
+    for _, frame in ready.ordered:
+        if frame.values.window is not None:
+            return frame.values.window
+    values = np.concatenate([frame.sample for _, frame in ready.ordered])
+    low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))
+    return (low + high) / 2, max(high - low, 1.0)
+
+
+def _slice_spacing_mm(ready: _ReadySeries) -> float | None:
+    """Distance between neighbours, None for one slice, for unknown or for uneven ones."""
+    if len(ready.ordered) < 2 or any(f.geometry.position is None for _, f in ready.ordered):
+        return None
+    steps = np.diff([_along_normal(frame) for _, frame in ready.ordered])
+    step = float(np.median(steps))
+    even = step > SAME_MM and bool(np.all(np.abs(steps - step) < max(SAME_MM, 0.01 * step)))
+    return step if even else None
+
+
+def _as_list(values: tuple[float, ...] | None) -> list[float] | None:
+    return None if values is None else list(values)

@@ -1,0 +1,254 @@
+"""A DICOM object's frames: decoded, checked, with their geometry and value mapping. Values only.
+
+Every refusal is an ``archive.Refused`` with a code and a sentence for the upload's report.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import iter_pixels
+from pydicom.uid import UID
+
+from delineate.studies.archive import Refused
+from mlworker.contract.artifacts import Array
+
+MAX_SIDE: Final = 16_384
+MAX_FRAMES: Final = 10_000
+
+# Storage SOP classes whose frames are images to delineate (PS3.4 B.5).
+_IMAGES: Final = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{suffix}"
+    for suffix in (
+        *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"),  # CR, DX, mammography, intra-oral
+        *("2", "2.1", "2.2"),  # CT
+        *("3.1", "6.1"),  # ultrasound
+        *("4", "4.1", "4.3", "4.4"),  # MR
+        *("7", "7.2", "7.3", "7.4"),  # secondary capture
+        *("12.1", "12.1.1", "12.2", "12.2.1"),  # angiography, fluoroscopy
+        *("13.1.1", "13.1.2", "13.1.3"),  # X-ray 3D
+        *("20", "128", "130", "128.1"),  # nuclear medicine, PET
+        *("77.1.1", "77.1.2", "77.1.4"),  # endoscopy, microscopy, photography
+        *("77.1.5.1", "77.1.5.2", "77.1.5.4"),  # ophthalmology
+        "481.1",  # RT image
+    )
+)
+_DIRECTORY: Final = "1.2.840.10008.1.3.10"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a frame lies; None where the object does not say. Lengths in mm, patient axes."""
+
+    position: tuple[float, ...] | None  # centre of the first pixel
+    orientation: tuple[float, ...] | None  # along a row, then along a column
+    row_spacing_mm: float | None
+    column_spacing_mm: float | None
+
+
+@dataclass(frozen=True)
+class Values:
+    """How stored values become modality units, and the first window in those units."""
+
+    slope: float
+    intercept: float
+    window: tuple[float, float] | None  # centre, width
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of an object."""
+
+    number: int  # 1 …
+    stored: Array  # (rows, columns), or (rows, columns, 3) uint8
+    geometry: Geometry
+    values: Values
+
+
+def parse(data: bytes) -> Dataset:
+    """The dataset of a DICOM file; raises Refused ``not_dicom``."""
+    try:
+        with warnings.catch_warnings():
+            # Ill-formed values are common and are judged below, by what is used of them.
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(io.BytesIO(data))
+            dataset.decode()  # text values in one character set from here on
+    except InvalidDicomError as error:
+        raise Refused("not_dicom", "The file is not DICOM.") from error
+    except Exception as error:  # pydicom raises what its parts raise, down to struct.error
+        raise Refused("unreadable", "The file is damaged and cannot be read.") from error
+    return dataset
+
+
+def check_kind(dataset: Dataset) -> None:
+    """Refuse by name what is not an image that can be delineated here."""
+    sop_class = str(dataset.get("SOPClassUID", "") or "")
+    if sop_class == _DIRECTORY or "DirectoryRecordSequence" in dataset:
+        raise Refused("directory", "The file is a DICOMDIR: an index, not an image.")
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        if not str(dataset.get(keyword, "") or "").strip():
+            raise Refused("uid_missing", f"The file has no {keyword}.")
+    if sop_class not in _IMAGES:
+        name = UID(sop_class).name if sop_class else "no SOP class"
+        # A private class' name is its UID, which may be anything: it is not repeated.
+        known = name if name != sop_class else "a private SOP class"
+        raise Refused("unsupported_kind", f"Not an image that can be delineated: {known}.")
+    if "PixelData" not in dataset:
+        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+            raise Refused("unsupported_pixels", "Floating-point pixels are not supported.")
+        raise Refused("no_pixels", "The file has no pixels.")
+    _check_description(dataset)
+
+
+def frames(dataset: Dataset) -> Iterator[Frame]:
+    """Every frame, decoded; raises Refused when one of them cannot be."""
+    count = _number_of_frames(dataset)
+    decoded = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for stored in iter_pixels(dataset):
+                decoded += 1
+                yield Frame(
+                    decoded,
+                    _checked(stored, dataset),
+                    _geometry(dataset, frame=decoded),
+                    _values(dataset, frame=decoded),
+                )
+        except Refused:
+            raise
+        except Exception as error:  # each decoder has exceptions of its own
+            raise Refused("decode_failed", "The file's pixels cannot be decoded.") from error
+    if decoded != count:
+        raise Refused("decode_failed", f"The file says {count} frames and holds {decoded}.")
+
+
+def describe_pixels(header: Dataset, stored: Array) -> None:
+    """Make a header say how its frames are stored here: little endian, whole bytes, RGB."""
+    header.BitsAllocated = stored.dtype.itemsize * 8
+    header.BitsStored = min(
+        int(header.get("BitsStored") or header.BitsAllocated), header.BitsAllocated
+    )
+    if stored.dtype.kind == "i" or stored.ndim == 3:
+        header.BitsStored = header.BitsAllocated
+    header.HighBit = header.BitsStored - 1
+    header.PixelRepresentation = 1 if stored.dtype.kind == "i" else 0
+    header.SamplesPerPixel = 3 if stored.ndim == 3 else 1
+    if stored.ndim == 3:
+        header.PhotometricInterpretation = "RGB"
+        header.PlanarConfiguration = 0
+
+
+def _check_description(dataset: Dataset) -> None:
+    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
+        raise Refused(
+            "unsupported_size", f"An image of {columns} x {rows} pixels is not supported."
+        )
+    photometric = str(dataset.get("PhotometricInterpretation", "") or "")
+    if photometric == "PALETTE COLOR":
+        raise Refused("unsupported_photometric", "Palette colour is not supported.")
+    if not photometric.startswith(("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_")):
+        raise Refused("unsupported_photometric", "The photometric interpretation is not supported.")
+    bits = int(dataset.get("BitsAllocated") or 0)
+    if bits not in (8, 16) or (photometric[:4] != "MONO" and bits != 8):
+        raise Refused("unsupported_bits", f"Pixels of {bits} bits are not supported here.")
+    if _number_of_frames(dataset) > MAX_FRAMES:
+        raise Refused("too_many_frames", f"The file has more than {MAX_FRAMES} frames.")
+
+
+def _checked(stored: Array, dataset: Dataset) -> Array:
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    if stored.shape not in (shape, (*shape, 3)):
+        raise Refused("decode_failed", "The decoded pixels are not of the size the header says.")
+    # Big-endian files decode to big-endian arrays; everything here is little endian.
+    return np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<"))
+
+
+def _number_of_frames(dataset: Dataset) -> int:
+    value = dataset.get("NumberOfFrames")
+    return int(value) if value else 1
+
+
+def _geometry(dataset: Dataset, *, frame: int) -> Geometry:
+    position = _from_groups(dataset, frame, "PlanePositionSequence", "ImagePositionPatient")
+    orientation = _from_groups(
+        dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"
+    )
+    spacing = _from_groups(dataset, frame, "PixelMeasuresSequence", "PixelSpacing")
+    spacing_mm = _numbers(spacing, 2) or _numbers(dataset.get("ImagerPixelSpacing"), 2)
+    if spacing_mm is not None and min(spacing_mm) <= 0:
+        spacing_mm = None
+    orientation_numbers = _numbers(orientation, 6)
+    if orientation_numbers is not None and not _is_orthonormal(orientation_numbers):
+        orientation_numbers = None
+    return Geometry(
+        position=_numbers(position, 3) if orientation_numbers is not None else None,
+        orientation=orientation_numbers,
+        row_spacing_mm=spacing_mm[0] if spacing_mm else None,
+        column_spacing_mm=spacing_mm[1] if spacing_mm else None,
+    )
+
+
+def _values(dataset: Dataset, *, frame: int) -> Values:
+    group = "PixelValueTransformationSequence"
+    slope = _number(_from_groups(dataset, frame, group, "RescaleSlope"))
+    intercept = _number(_from_groups(dataset, frame, group, "RescaleIntercept"))
+    centre = _number(_from_groups(dataset, frame, "FrameVOILUTSequence", "WindowCenter"))
+    width = _number(_from_groups(dataset, frame, "FrameVOILUTSequence", "WindowWidth"))
+    has_window = centre is not None and width is not None and width > 0
+    return Values(
+        slope=slope or 1.0,  # zero would make every pixel equal: a broken header, not a mapping
+        intercept=intercept or 0.0,
+        window=(centre, width) if has_window and centre is not None and width is not None else None,
+    )
+
+
+def _from_groups(dataset: Dataset, frame: int, group: str, keyword: str) -> Any:
+    """An attribute of a frame: its own group's, the shared group's, or the object's."""
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    candidates = [*per_frame[frame - 1 : frame], *shared[:1]]
+    for functional_group in candidates:
+        items = functional_group.get(group) or []
+        if items and keyword in items[0]:
+            return items[0].get(keyword)
+    return dataset.get(keyword)
+
+
+def _number(value: Any) -> float | None:
+    numbers = _numbers(value, 1)
+    return None if numbers is None else numbers[0]
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    """The first ``count`` finite numbers of a value, None when there are not that many."""
+    if value is None or isinstance(value, bytes):
+        return None
+    items = (
+        [value] if isinstance(value, str | int | float) or not hasattr(value, "__iter__") else value
+    )
+    try:
+        numbers = tuple(float(item) for item in list(items)[:count])
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _is_orthonormal(orientation: tuple[float, ...]) -> bool:
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    tolerance = 1e-2  # headers round to a few decimals
+    return bool(
+        abs(np.linalg.norm(row) - 1) < tolerance
+        and abs(np.linalg.norm(column) - 1) < tolerance
+        and abs(row @ column) < tolerance
+    )

@@ -1,0 +1,135 @@
+"""Reads of studies, each within what its reader may know of."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Count, Prefetch, Q, QuerySet
+from pydicom import Dataset
+
+from delineate.accounts.models import User
+from delineate.errors import NotFound
+from delineate.jobs import JobState
+from delineate.projects.models import Project
+from delineate.projects.selectors import projects_of
+from delineate.studies.models import Encoding, Instance, Series, Slice, Study, Upload
+from mlworker.contract.artifacts import embedding_key
+from mlworker.contract.messages import SliceImage, Window
+
+Reader = User | AnonymousUser
+
+
+def study_for(user: Reader, study_id: UUID) -> Study:
+    """The study, for members of its project; NotFound for everybody else."""
+    study = (
+        Study.objects.filter(id=study_id, project__in=projects_of(user))
+        .select_related("project")
+        .first()
+    )
+    if study is None:
+        raise NotFound("There is no such study, or you are not a member of its project.")
+    return study
+
+
+def series_for(user: Reader, series_id: UUID) -> Series:
+    """The series, for members of its project; NotFound for everybody else."""
+    series = (
+        Series.objects.filter(id=series_id, study__project__in=projects_of(user))
+        .select_related("study__project", "study__subject")
+        .first()
+    )
+    if series is None:
+        raise NotFound("There is no such series, or you are not a member of its project.")
+    return series
+
+
+def upload_for(user: Reader, upload_id: UUID) -> Upload:
+    """The upload, for members of its project; NotFound for everybody else."""
+    upload = (
+        Upload.objects.filter(id=upload_id, project__in=projects_of(user))
+        .select_related("project")
+        .first()
+    )
+    if upload is None:
+        raise NotFound("There is no such upload, or you are not a member of its project.")
+    return upload
+
+
+def studies_of(project: Project, *, model_digest: str | None) -> QuerySet[Study]:
+    """A project's studies with their series, each with its ``slice_count`` and ``prepared``."""
+    return project.studies.select_related("subject").prefetch_related(
+        Prefetch("series", queryset=counted(Series.objects.all(), model_digest=model_digest))
+    )
+
+
+def counted(series: QuerySet[Series], *, model_digest: str | None) -> QuerySet[Series]:
+    """Series with ``slice_count`` and, of those, how many are ``prepared`` for a model."""
+    return series.annotate(
+        slice_count=Count("slices", distinct=True),
+        prepared=Count(
+            "slices__encodings",
+            filter=Q(
+                slices__encodings__model_digest=model_digest or "",
+                slices__encodings__state=JobState.DONE,
+            ),
+            distinct=True,
+        ),
+    )
+
+
+def prepared_slices(series: Series, *, model_digest: str) -> set[UUID]:
+    """The slices of a series that answer at once."""
+    return set(
+        Encoding.objects.filter(
+            slice__series=series, model_digest=model_digest, state=JobState.DONE
+        ).values_list("slice_id", flat=True)
+    )
+
+
+def instance_in(project: Project, *, study_uid: str, series_uid: str, sop_uid: str) -> Instance:
+    """An instance by its UIDs; NotFound."""
+    instance = Instance.objects.filter(
+        series__study__project=project,
+        series__study__study_uid=study_uid,
+        series__series_uid=series_uid,
+        sop_instance_uid=sop_uid,
+    ).first()
+    if instance is None:
+        raise NotFound("There is no such instance.")
+    return instance
+
+
+def image_of(slice_: Slice) -> SliceImage:
+    """What the worker may know of a slice; its ``series`` should be fetched with it."""
+    series = slice_.series
+    window = None
+    if series.window_centre is not None and series.window_width is not None:
+        window = Window(centre=series.window_centre, width=series.window_width)
+    return SliceImage(
+        pixels_key=slice_.pixels_key,
+        pixels_digest=slice_.pixels_digest,
+        height=series.rows,
+        width=series.columns,
+        slope=slice_.slope,
+        intercept=slice_.intercept,
+        inverted=slice_.inverted,
+        window=window,
+    )
+
+
+def embedding_key_of(slice_: Slice, *, model_digest: str) -> str:
+    """Where the slice's embedding lies once it has been made."""
+    image = image_of(slice_)
+    window = image.window
+    return embedding_key(
+        pixels_digest=image.pixels_digest,
+        window=None if window is None else (window.centre, window.width),
+        preparation=image.preparation,
+        model_digest=model_digest,
+    )
+
+
+def header_of(instance: Instance) -> Dataset:
+    """An instance's header as it is kept here, without pixels."""
+    return Dataset.from_json(instance.header)
