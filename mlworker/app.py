@@ -8,6 +8,7 @@ saying so when a task has outlived its deadline; the supervisor ends what falls 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -46,6 +47,10 @@ class Settings(BaseSettings):
 
 
 settings = Settings()
+
+# Read by OpenMP when torch is loaded, which is later. Left alone, its threads spin at every
+# barrier: with a busy neighbour on two cores that made a decode of 14 ms take 900.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = Celery("mlworker", include=["mlworker.tasks"])
 app.conf.update(
