@@ -29,12 +29,12 @@ describe("a message from the server", () => {
 });
 
 describe("the contract's examples", () => {
-  it.skipIf(golden.length === 0).each(golden)("golden %s is read", (_name, text) => {
-    expect(reads(text)).toBe(true);
+  it("are read where they are golden", () => {
+    expect(golden.filter(([, text]) => !reads(text)).map(([name]) => name)).toEqual([]);
   });
 
-  it.skipIf(invalid.length === 0).each(invalid)("invalid %s is refused", (_name, text) => {
-    expect(reads(text)).toBe(false);
+  it("are refused where they are invalid", () => {
+    expect(invalid.filter(([, text]) => reads(text)).map(([name]) => name)).toEqual([]);
   });
 });
 
