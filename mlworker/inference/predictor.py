@@ -91,7 +91,7 @@ class Predictor:
 
 def dense_positions(prompt_encoder: nn.Module) -> Tensor:
     """(1, 256, 16, 16): where each token of an embedding lies."""
-    return cast(modeling.PromptEncoder, prompt_encoder).get_dense_pe()
+    return cast(Tensor, cast(modeling.PromptEncoder, prompt_encoder).get_dense_pe())
 
 
 def _points(points: tuple[Point, ...], *, height: int, width: int) -> tuple[Tensor, Tensor] | None:

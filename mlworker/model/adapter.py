@@ -40,7 +40,7 @@ class Adapter(nn.Module):
         return cast(Tensor, self.norm(x.permute(0, 2, 3, 1)))
 
 
-class AdaptedBlock(modeling.image_encoder.Block):  # type: ignore[misc, name-defined]
+class AdaptedBlock(modeling.image_encoder.Block):  # type: ignore[misc]
     """SAM's transformer block with an adapter beside its MLP."""
 
     Adapter: nn.Module

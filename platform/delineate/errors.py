@@ -4,10 +4,10 @@
     ├── NotFound                        404 not_found         also: "not yours to know of"
     ├── NotSignedIn                     401 not_signed_in
     ├── NotAllowed                      403 not_allowed       a member, without the right
-    ├── Invalid                         422 (given)           the request cannot be carried out as it is
+    ├── Invalid                         422 (given)           the request is wrong as it stands
     ├── Conflict                        409 (given)           the state has moved on, or forbids it
     ├── TooMany                         429 too_many
-    └── Unavailable                     503 (given)           a part of the system is away; try again
+    └── Unavailable                     503 (given)           a part of the system is away
 
 Translated in two places only: HTTP (config/urls.py) and WebSocket (consumers).
 """

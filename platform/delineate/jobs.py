@@ -122,9 +122,7 @@ def release_after_silence(model: type[JobT]) -> list[JobT]:
 
 
 def _mine(job: Job) -> models.QuerySet[Job]:
-    return type(job)._default_manager.filter(
-        pk=job.pk, attempt=job.attempt, state=JobState.RUNNING
-    )
+    return type(job)._default_manager.filter(pk=job.pk, attempt=job.attempt, state=JobState.RUNNING)
 
 
 def _end(job: Job, *, state: JobState, code: str, message: str) -> None:

@@ -88,7 +88,9 @@ def delete_prefix(prefix: str) -> None:
 
 
 def _locate(key: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    assert key and not key.startswith("/") and ".." not in key.split("/"), key
+    assert key, "an empty key"
+    assert not key.startswith("/"), key
+    assert ".." not in key.split("/"), key
     filesystem, root = _store(settings.ENVIRONMENT.storage_url)
     return filesystem, f"{root}/{key}"
 

@@ -177,7 +177,7 @@ class _Replies:
             if popped is not None:
                 self._hand_over(popped[1])
 
-    def _hand_over(self, payload: bytes) -> None:
+    def _hand_over(self, payload: bytes | str) -> None:
         try:
             reply = reply_adapter.validate_json(payload)
         except ValidationError as error:

@@ -8,18 +8,9 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from delineate.annotation.transitions import State
 from delineate.projects.models import Label
 from delineate.studies.models import Series, Slice
-
-
-class TaskState(models.TextChoices):
-    """Where a task stands; transitions.py has the table of moves."""
-
-    OPEN = "open"
-    IN_PROGRESS = "in_progress"
-    SUBMITTED = "submitted"
-    RETURNED = "returned"
-    ACCEPTED = "accepted"
 
 
 class Task(models.Model):
@@ -27,7 +18,9 @@ class Task(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     series = models.OneToOneField(Series, on_delete=models.CASCADE, related_name="task")
-    state = models.CharField(max_length=12, choices=TaskState, default=TaskState.OPEN)
+    state = models.CharField(
+        max_length=12, choices=[(s.value, s.value) for s in State], default=State.OPEN
+    )
     created_at = models.DateTimeField(default=timezone.now)
     state_changed_at = models.DateTimeField(default=timezone.now)
     submitted_by = models.ForeignKey(
@@ -41,7 +34,8 @@ class Task(models.Model):
         ordering = ["created_at", "id"]
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(state__in=TaskState.values), name="annotation_task_state_known"
+                condition=models.Q(state__in=[s.value for s in State]),
+                name="annotation_task_state_known",
             ),
         ]
 
@@ -83,8 +77,8 @@ class Draft(models.Model):
 class Operation(models.Model):
     """The draft's journal: what was done, by whom, in order. Append-only.
 
-    ``changes`` assigns fields of the draft's state (drafts.DraftChanges); ``version`` is the draft's
-    after it. A client numbers its operations, so that a repeat after a lost answer is recognised.
+    ``changes`` assigns fields of the draft's state (drafts.DraftChanges); ``version`` is the
+    draft's after it. A client numbers its operations, so that a repeat after a lost answer is recognised.
     """
 
     draft = models.ForeignKey(Draft, on_delete=models.CASCADE, related_name="operations")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from delineate.accounts.api import router as accounts
+from delineate.annotation.api import router as annotation
 from delineate.config.health import health
 from delineate.config.http import new_api
 from delineate.config.pages import page
@@ -14,7 +15,7 @@ from delineate.studies import dicomweb
 from delineate.studies.api import router as studies
 
 api = new_api()
-for router in (accounts, projects, registry, studies):
+for router in (accounts, projects, registry, studies, annotation):
     api.add_router("", router)
 
 SERIES = "dicomweb/<uuid:project_id>/studies/<str:study_uid>/series/<str:series_uid>"

@@ -29,7 +29,7 @@ class Export(Job):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="exports"
     )
     format = models.CharField(max_length=20, choices=Format)
-    # True: only tasks a reviewer has accepted; False: every accepted mask, whatever its task's state.
+    # True: only tasks a reviewer has accepted; False: every accepted mask of any task.
     reviewed_only = models.BooleanField(default=True)
     series_total = models.PositiveIntegerField(default=0)
     series_done = models.PositiveIntegerField(default=0)

@@ -148,8 +148,16 @@ to_browser: TypeAdapter[ToBrowser] = TypeAdapter(ToBrowser)
 
 def schema() -> dict[str, object]:
     """JSON schema of the protocol: both directions, and the definitions they share."""
-    browser = [Prompt, Operation, Prepare]
-    server = [Welcome, Proposal, Preparing, Prepared, Saved, Refused, Changed]
+    browser: list[type[BaseModel]] = [Prompt, Operation, Prepare]
+    server: list[type[BaseModel]] = [
+        Welcome,
+        Proposal,
+        Preparing,
+        Prepared,
+        Saved,
+        Refused,
+        Changed,
+    ]
     # Serialization mode on both sides: whoever sends a message sends it whole.
     _, definitions = models_json_schema(
         [(model, "serialization") for model in (*browser, *server)],

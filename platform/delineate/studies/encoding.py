@@ -27,10 +27,13 @@ IN_FLIGHT: Final = 4 * MAX_BATCH
 MISSING_AT_ONCE: Final = 512
 
 
-def request(slice_ids: Sequence[UUID], *, model_digest: str, priority: int) -> None:
+def request(
+    slice_ids: Sequence[UUID], *, model_digest: str, priority: int, anew: bool = False
+) -> None:
     """See to it that these slices get embeddings, at least this early.
 
-    A slice whose encoding failed is tried again, unless it has failed too often.
+    A slice whose encoding failed is tried again, unless it has failed too often. ``anew``: also
+    what counts as done, because the worker did not find it.
     """
     with transaction.atomic():
         slices = Slice.objects.filter(id__in=slice_ids).select_related("series")
@@ -50,6 +53,8 @@ def request(slice_ids: Sequence[UUID], *, model_digest: str, priority: int) -> N
         wanted.filter(state=JobState.FAILED, attempt__lt=MAX_ATTEMPTS).update(
             state=JobState.PENDING, error_code="", error_message=""
         )
+        if anew:
+            wanted.filter(state=JobState.DONE).update(state=JobState.PENDING, attempt=0)
         wanted.filter(priority__gt=priority).update(priority=priority)
     if priority == broker.PRIORITY_NOW:
         # Also what was sent before at a lower priority: it may still lie deep in the queue. Made
@@ -175,7 +180,7 @@ def _tell(slice_ids: Sequence[UUID], *, model_digest: str) -> None:
             id=series.id,
             study_id=str(series.study_id),
             series_id=str(series.id),
-            prepared=series.prepared,
-            total=series.slice_count,
+            prepared=vars(series)["prepared"],  # counted by the selector
+            total=vars(series)["slice_count"],
             slice_ids=[str(slice_id) for slice_id in done.values_list("slice_id", flat=True)],
         )

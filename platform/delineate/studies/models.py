@@ -39,7 +39,8 @@ class Upload(Job):
     """Files as they arrived, kept until they are ingested; then only the report remains.
 
     ``report``: a list of {"file": number in the upload, "fate": "stored" | "duplicate" |
-    "skipped" | "refused", "code", "message"}. Files are numbered, because names can identify people.
+    "skipped" | "refused", "code", "message"}. Files are numbered, because names can identify
+    people.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
