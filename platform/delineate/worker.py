@@ -161,9 +161,10 @@ class _Replies:
 
     async def close(self) -> None:
         """Stop reading."""
-        self._reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reader
+        # Again and again: the Redis client loses a cancellation that meets the end of a read.
+        while not self._reader.done():
+            self._reader.cancel()
+            await asyncio.wait([self._reader], timeout=0.05)
         await self._redis.aclose()
 
     async def _read(self) -> None:
