@@ -176,6 +176,110 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/projects/{project_id}/progress": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Progress
+         * @description How the project stands.
+         */
+        get: operations["delineate_annotation_api_get_progress"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/projects/{project_id}/studies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Studies
+         * @description The project's studies with their series.
+         */
+        get: operations["delineate_studies_api_list_studies"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/projects/{project_id}/tasks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Tasks
+         * @description The project's tasks in the order of their studies.
+         */
+        get: operations["delineate_annotation_api_list_tasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/projects/{project_id}/uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Uploads
+         * @description The project's uploads, newest first.
+         */
+        get: operations["delineate_studies_api_list_uploads"];
+        put?: never;
+        /**
+         * Post Upload
+         * @description Upload a zip or single files; ingest goes on afterwards, see the upload's report.
+         */
+        post: operations["delineate_studies_api_post_upload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/series/{series_id}/task": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Series Task
+         * @description The series' task, opened if need be.
+         */
+        post: operations["delineate_annotation_api_post_series_task"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/session": {
         parameters: {
             query?: never;
@@ -224,16 +328,261 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/studies/{study_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete Study
+         * @description Delete a study with everything that was made of it.
+         */
+        delete: operations["delineate_studies_api_delete_study"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tasks/{task_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Task
+         * @description A task with its slices, labels, drafts and masks.
+         */
+        get: operations["delineate_annotation_api_get_task"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tasks/{task_id}/accept": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Accept
+         * @description Accept a submitted task.
+         */
+        post: operations["delineate_annotation_api_post_accept"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tasks/{task_id}/drafts/{slice_id}/{label_id}/journal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Journal
+         * @description What was done to a draft, in order: an undo list can be rebuilt from it.
+         */
+        get: operations["delineate_annotation_api_get_journal"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tasks/{task_id}/reopen": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Reopen
+         * @description Take an accepted task up again.
+         */
+        post: operations["delineate_annotation_api_post_reopen"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tasks/{task_id}/return": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Return
+         * @description Send a submitted task back, saying why.
+         */
+        post: operations["delineate_annotation_api_post_return"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tasks/{task_id}/revisions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Revision
+         * @description Accept the mask on screen.
+         */
+        post: operations["delineate_annotation_api_post_revision"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tasks/{task_id}/revisions/{slice_id}/{label_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Revisions
+         * @description Every mask that was ever accepted for a slice and label.
+         */
+        get: operations["delineate_annotation_api_list_revisions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tasks/{task_id}/submit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Submit
+         * @description Hand the task to its reviewer.
+         */
+        post: operations["delineate_annotation_api_post_submit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/uploads/{upload_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Upload
+         * @description An upload with the fate of every file.
+         */
+        get: operations["delineate_studies_api_get_upload"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * AcceptIn
+         * @description Which draft to freeze, as the annotator sees it.
+         */
+        AcceptIn: {
+            /** Active Seconds */
+            active_seconds: number;
+            /**
+             * Label Id
+             * Format: uuid
+             */
+            label_id: string;
+            /**
+             * Slice Id
+             * Format: uuid
+             */
+            slice_id: string;
+            /** Version */
+            version: number;
+        };
+        /**
          * Action
-         * @description What somebody may want to do in a project.
+         * @description What an operation was, for the journal and the undo list; it does not change how it applies.
          * @enum {string}
          */
-        Action: "view" | "annotate" | "review" | "upload" | "export" | "manage" | "delete_study" | "view_audit";
+        Action: "prompt" | "draw" | "erase" | "clear" | "undo" | "redo";
+        /**
+         * Box
+         * @description A box in slice pixels: first column and row, last column and row + 1.
+         */
+        Box: {
+            /** X0 */
+            x0: number;
+            /** X1 */
+            x1: number;
+            /** Y0 */
+            y0: number;
+            /** Y1 */
+            y1: number;
+        };
+        /**
+         * CommentIn
+         * @description A reviewer's comment.
+         */
+        CommentIn: {
+            /**
+             * Comment
+             * @default
+             */
+            comment: string;
+        };
         /**
          * Credentials
          * @description What one signs in with.
@@ -243,6 +592,59 @@ export interface components {
             password: string;
             /** Username */
             username: string;
+        };
+        /**
+         * DraftChanges
+         * @description The fields an operation assigns; a field that is absent stays as it is, null empties it.
+         */
+        DraftChanges: {
+            drawn?: components["schemas"]["RunLengths"] | null;
+            erased?: components["schemas"]["RunLengths"] | null;
+            /**
+             * @default {
+             *       "box": null,
+             *       "points": []
+             *     }
+             */
+            prompts: components["schemas"]["Prompts"];
+            proposal?: components["schemas"]["SealedProposal"] | null;
+        };
+        /**
+         * DraftOut
+         * @description Work in progress on a slice and label.
+         */
+        DraftOut: {
+            /** Accepted Version */
+            accepted_version: number;
+            /**
+             * Label Id
+             * Format: uuid
+             */
+            label_id: string;
+            /**
+             * Slice Id
+             * Format: uuid
+             */
+            slice_id: string;
+            state: components["schemas"]["DraftState"];
+            /** Version */
+            version: number;
+        };
+        /**
+         * DraftState
+         * @description What is on screen for one slice and label.
+         */
+        DraftState: {
+            drawn: components["schemas"]["RunLengths"] | null;
+            erased: components["schemas"]["RunLengths"] | null;
+            /**
+             * @default {
+             *       "box": null,
+             *       "points": []
+             *     }
+             */
+            prompts: components["schemas"]["Prompts"];
+            proposal: components["schemas"]["SealedProposal"] | null;
         };
         /**
          * EventOut
@@ -266,6 +668,20 @@ export interface components {
             number: number;
             /** Subject */
             subject: string;
+        };
+        /**
+         * FileFate
+         * @description What became of a file; files are numbered, because names can identify people.
+         */
+        FileFate: {
+            /** Code */
+            code: string;
+            /** Fate */
+            fate: string;
+            /** File */
+            file: number;
+            /** Message */
+            message: string;
         };
         JsonValue: unknown;
         /**
@@ -361,6 +777,22 @@ export interface components {
             variant: string;
         };
         /**
+         * Move
+         * @description What can be done to a task.
+         * @enum {string}
+         */
+        Move: "begin" | "submit" | "accept" | "return" | "reopen";
+        /**
+         * OperationOut
+         * @description An entry of a draft's journal.
+         */
+        OperationOut: {
+            action: components["schemas"]["Action"];
+            changes: components["schemas"]["DraftChanges"];
+            /** Version */
+            version: number;
+        };
+        /**
          * PasswordChange
          * @description One's own password, old and new.
          */
@@ -369,6 +801,33 @@ export interface components {
             current: string;
             /** New */
             new: string;
+        };
+        /**
+         * Point
+         * @description A click in slice pixels.
+         */
+        Point: {
+            /** Positive */
+            positive: boolean;
+            /** X */
+            x: number;
+            /** Y */
+            y: number;
+        };
+        /**
+         * Progress
+         * @description How a project stands.
+         */
+        Progress: {
+            /** Accepted Masks */
+            accepted_masks: number;
+            /** Prepared Slices */
+            prepared_slices: number;
+            /** Slices */
+            slices: number;
+            /** Studies */
+            studies: number;
+            tasks: components["schemas"]["TaskCounts"];
         };
         /**
          * ProjectChange
@@ -430,11 +889,379 @@ export interface components {
             role: components["schemas"]["Role"];
         };
         /**
+         * Prompts
+         * @description What the annotator showed the model, in slice pixels.
+         */
+        Prompts: {
+            box: components["schemas"]["Box"] | null;
+            /**
+             * Points
+             * @default []
+             */
+            points: components["schemas"]["Point"][];
+        };
+        /**
+         * ReviewOut
+         * @description A reviewer's word.
+         */
+        ReviewOut: {
+            /**
+             * At
+             * Format: date-time
+             */
+            at: string;
+            /** Comment */
+            comment: string;
+            /** Decision */
+            decision: string;
+            /** Reviewer */
+            reviewer: string;
+        };
+        /**
+         * RevisionOut
+         * @description A mask that was accepted for a slice and label.
+         */
+        RevisionOut: {
+            /**
+             * At
+             * Format: date-time
+             */
+            at: string;
+            /** By */
+            by: string;
+            /** Hand Drawn Share */
+            hand_drawn_share: number;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Label Id
+             * Format: uuid
+             */
+            label_id: string;
+            mask: components["schemas"]["RunLengths"];
+            /** Model Digest */
+            model_digest: string;
+            /** Number */
+            number: number;
+            /**
+             * Slice Id
+             * Format: uuid
+             */
+            slice_id: string;
+        };
+        /**
          * Role
          * @description What a member is in a project; permissions.py says what that allows.
          * @enum {string}
          */
         Role: "lead" | "reviewer" | "annotator";
+        /**
+         * RunLengths
+         * @description A binary mask at slice size; ``counts`` sum to ``height * width``.
+         */
+        RunLengths: {
+            /** Counts */
+            counts: number[];
+            /** Height */
+            height: number;
+            /** Width */
+            width: number;
+        };
+        /**
+         * SealedProposal
+         * @description A mask the model proposed. ``seal`` is the server's, over all the rest and the slice and label,
+         *     so that what a browser later saves as the model's work is known to be that.
+         */
+        SealedProposal: {
+            mask: components["schemas"]["RunLengths"];
+            /** Model Digest */
+            model_digest: string;
+            /** Predicted Iou */
+            predicted_iou: number;
+            prompts: components["schemas"]["Prompts"];
+            /** Proposal Id */
+            proposal_id: string;
+            /** Seal */
+            seal: string;
+        };
+        /**
+         * SeriesDetail
+         * @description The series to delineate.
+         */
+        SeriesDetail: {
+            /** Column Spacing Mm */
+            column_spacing_mm: number | null;
+            /** Columns */
+            columns: number;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Is Color */
+            is_color: boolean;
+            /** Modality */
+            modality: string;
+            /** Row Spacing Mm */
+            row_spacing_mm: number | null;
+            /** Rows */
+            rows: number;
+            /** Series Uid */
+            series_uid: string;
+            /** Slices */
+            slices: components["schemas"]["SliceOut"][];
+            /** Study Number */
+            study_number: number;
+            /** Study Uid */
+            study_uid: string;
+            /** Subject */
+            subject: string;
+            /** Window Centre */
+            window_centre: number | null;
+            /** Window Width */
+            window_width: number | null;
+        };
+        /**
+         * SeriesOut
+         * @description A series; ``prepared`` of its ``slices`` answer a click at once.
+         */
+        SeriesOut: {
+            /** Columns */
+            columns: number;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Is Color */
+            is_color: boolean;
+            /** Modality */
+            modality: string;
+            /** Number */
+            number: number;
+            /** Prepared */
+            prepared: number;
+            /** Rows */
+            rows: number;
+            /** Slices */
+            slices: number;
+        };
+        /**
+         * SliceOut
+         * @description A slice of the series, in order; its frame is fetched over DICOMweb.
+         */
+        SliceOut: {
+            /** Frame Number */
+            frame_number: number;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Index */
+            index: number;
+            /** Prepared */
+            prepared: boolean;
+            /** Sop Instance Uid */
+            sop_instance_uid: string;
+        };
+        /**
+         * State
+         * @description Where a task stands.
+         * @enum {string}
+         */
+        State: "open" | "in_progress" | "submitted" | "returned" | "accepted";
+        /**
+         * StudyOut
+         * @description A study of a pseudonymous subject.
+         */
+        StudyOut: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Number */
+            number: number;
+            /** Series */
+            series: components["schemas"]["SeriesOut"][];
+            /** Subject */
+            subject: string;
+        };
+        /**
+         * TaskCounts
+         * @description How many tasks stand where.
+         */
+        TaskCounts: {
+            /** Accepted */
+            accepted: number;
+            /** In Progress */
+            in_progress: number;
+            /** Open */
+            open: number;
+            /** Returned */
+            returned: number;
+            /** Submitted */
+            submitted: number;
+        };
+        /**
+         * TaskDetail
+         * @description Everything the workspace starts from.
+         */
+        TaskDetail: {
+            /** Actions */
+            actions: components["schemas"]["Action"][];
+            /** Drafts */
+            drafts: components["schemas"]["DraftOut"][];
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Labels */
+            labels: components["schemas"]["LabelOut"][];
+            model: components["schemas"]["ModelOut"] | null;
+            /** Moves */
+            moves: components["schemas"]["Move"][];
+            /**
+             * Project Id
+             * Format: uuid
+             */
+            project_id: string;
+            /** Project Name */
+            project_name: string;
+            /** Reviews */
+            reviews: components["schemas"]["ReviewOut"][];
+            /** Revisions */
+            revisions: components["schemas"]["RevisionOut"][];
+            series: components["schemas"]["SeriesDetail"];
+            state: components["schemas"]["State"];
+        };
+        /**
+         * TaskSummary
+         * @description A task in a list.
+         */
+        TaskSummary: {
+            /** Accepted Masks */
+            accepted_masks: number;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Last Comment */
+            last_comment: string | null;
+            /** Modality */
+            modality: string;
+            /** Prepared */
+            prepared: number;
+            /**
+             * Series Id
+             * Format: uuid
+             */
+            series_id: string;
+            /** Slices */
+            slices: number;
+            state: components["schemas"]["State"];
+            /**
+             * State Changed At
+             * Format: date-time
+             */
+            state_changed_at: string;
+            /**
+             * Study Id
+             * Format: uuid
+             */
+            study_id: string;
+            /** Study Number */
+            study_number: number;
+            /** Subject */
+            subject: string;
+            /** Submitted By */
+            submitted_by: string | null;
+        };
+        /**
+         * UploadOut
+         * @description An upload with its report.
+         */
+        UploadOut: {
+            /** Blob Count */
+            blob_count: number;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Error Code */
+            error_code: string;
+            /** Error Message */
+            error_message: string;
+            /** Fates */
+            fates: {
+                [key: string]: number;
+            };
+            /** Files Done */
+            files_done: number;
+            /** Files Total */
+            files_total: number;
+            /** Finished At */
+            finished_at: string | null;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Report */
+            report: components["schemas"]["FileFate"][];
+            /** Size Bytes */
+            size_bytes: number;
+            /** State */
+            state: string;
+        };
+        /**
+         * UploadSummary
+         * @description An upload and how far its ingest has come.
+         */
+        UploadSummary: {
+            /** Blob Count */
+            blob_count: number;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Error Code */
+            error_code: string;
+            /** Error Message */
+            error_message: string;
+            /** Fates */
+            fates: {
+                [key: string]: number;
+            };
+            /** Files Done */
+            files_done: number;
+            /** Files Total */
+            files_total: number;
+            /** Finished At */
+            finished_at: string | null;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Size Bytes */
+            size_bytes: number;
+            /** State */
+            state: string;
+        };
     };
     responses: never;
     parameters: never;
@@ -729,6 +1556,145 @@ export interface operations {
             };
         };
     };
+    delineate_annotation_api_get_progress: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Progress"];
+                };
+            };
+        };
+    };
+    delineate_studies_api_list_studies: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StudyOut"][];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_list_tasks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskSummary"][];
+                };
+            };
+        };
+    };
+    delineate_studies_api_list_uploads: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadSummary"][];
+                };
+            };
+        };
+    };
+    delineate_studies_api_post_upload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /** Files */
+                    files: string[];
+                };
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadOut"];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_post_series_task: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                series_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskSummary"];
+                };
+            };
+        };
+    };
     delineate_accounts_api_get_session: {
         parameters: {
             query?: never;
@@ -810,6 +1776,240 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    delineate_studies_api_delete_study: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    delineate_annotation_api_get_task: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskDetail"];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_post_accept: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CommentIn"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskSummary"];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_get_journal: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: string;
+                slice_id: string;
+                label_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OperationOut"][];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_post_reopen: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskSummary"];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_post_return: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CommentIn"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskSummary"];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_post_revision: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AcceptIn"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RevisionOut"];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_list_revisions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: string;
+                slice_id: string;
+                label_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RevisionOut"][];
+                };
+            };
+        };
+    };
+    delineate_annotation_api_post_submit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskSummary"];
+                };
+            };
+        };
+    };
+    delineate_studies_api_get_upload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadOut"];
+                };
             };
         };
     };

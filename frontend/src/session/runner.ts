@@ -1,4 +1,4 @@
-/** Runs a session: holds its present value, performs the effects, and tells who listens. */
+/** Runs a session: holds its present value, performs its effects on the world, and tells who listens. */
 import type { JournalEntry } from "./canvas";
 import {
   reduce,
@@ -8,13 +8,13 @@ import {
   type Place,
   type Revision,
   type Session,
-  type TaskFacts,
 } from "./session";
 
 /** What a session reaches the world with. A failed request rejects with an Error whose message is a sentence. */
 export interface World {
   readonly send: (message: FromBrowser) => void;
-  readonly loadTask: () => Promise<TaskFacts>;
+  /** Has the task fetched anew; what came is dispatched as `task_loaded`. */
+  readonly reloadTask: () => void;
   readonly loadJournal: (place: Place) => Promise<readonly JournalEntry[]>;
   readonly saveRevision: (place: Place & { version: number }) => Promise<Revision>;
 }
@@ -23,42 +23,41 @@ export interface Runner {
   readonly current: () => Session;
   readonly subscribe: (listener: () => void) => () => void;
   readonly dispatch: (intent: Intent) => void;
-  readonly stop: () => void;
+  /** From now on effects reach `world`; what is returned ends that. Before and after they are dropped. */
+  readonly attach: (world: World) => () => void;
 }
 
 const SETTLE_MS = 200; // scrolling past a slice is no wish to have it encoded
 const RESEND_MS = 2000;
 
-export function run(session: Session, world: World): Runner {
+export function run(session: Session): Runner {
   let present = session;
+  let world: World | null = null;
   const listeners = new Set<() => void>();
   const timers = new Map<Effect["kind"], ReturnType<typeof setTimeout>>();
-  let isStopped = false;
 
   const dispatch = (intent: Intent) => {
-    if (isStopped) return;
     const [next, effects] = reduce(present, intent);
     present = next;
     listeners.forEach((listener) => listener());
-    effects.forEach(perform);
+    effects.forEach((effect) => {
+      if (world !== null) perform(effect, world);
+    });
   };
 
-  const perform = (effect: Effect) => {
+  const perform = (effect: Effect, world: World) => {
     switch (effect.kind) {
       case "send":
         world.send(effect.message);
         return;
       case "prepare_soon":
-        later(effect.kind, SETTLE_MS, () => prepare(effect.sliceIds));
+        later(effect.kind, SETTLE_MS, () => prepare(effect.sliceIds, world));
         return;
       case "resend_soon":
         later(effect.kind, RESEND_MS, () => dispatch({ kind: "resend" }));
         return;
       case "reload_task":
-        world.loadTask().then(
-          (task) => dispatch({ kind: "task_loaded", task }),
-          () => undefined, // the page's own query tells of it; what is on screen stands
-        );
+        world.reloadTask();
         return;
       case "load_journal":
         world.loadJournal(effect).then(
@@ -74,7 +73,7 @@ export function run(session: Session, world: World): Runner {
     }
   };
 
-  const prepare = ([first, ...rest]: readonly string[]) => {
+  const prepare = ([first, ...rest]: readonly string[], world: World) => {
     if (first !== undefined) world.send({ kind: "prepare", slice_ids: [first, ...rest] });
   };
 
@@ -90,10 +89,12 @@ export function run(session: Session, world: World): Runner {
       return () => listeners.delete(listener);
     },
     dispatch,
-    stop: () => {
-      isStopped = true;
-      timers.forEach((timer) => clearTimeout(timer));
-      listeners.clear();
+    attach: (attached) => {
+      world = attached;
+      return () => {
+        timers.forEach((timer) => clearTimeout(timer));
+        world = null;
+      };
     },
   };
 }

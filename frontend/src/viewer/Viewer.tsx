@@ -54,6 +54,7 @@ export function Viewer(props: ViewerProps) {
     const transform = stack?.transform() ?? null;
     if (transform === null || drawing.current === null) return;
     // Masks are drawn over their own slice only, never over one that is still on its way out.
+    if (sketchCanvas.current) sketchCanvas.current.dataset.transform = JSON.stringify(transform); // for who tests the page
     drawing.current.scene(isShown ? scene : { ...scene, layers: [], prompts: { points: [], box: null } }, transform);
     if (performance.getEntriesByName("mask-received").length > 0) {
       performance.measure("mask-received→drawn", "mask-received");
@@ -266,7 +267,7 @@ export function Viewer(props: ViewerProps) {
 
   function readPixel(screen: ScreenPoint): void {
     const at = sliceUnder(screen);
-    const values = at !== null && isShown ? (stack?.valuesAt(at) ?? null) : null;
+    const values = at !== null && isShown ? shown.stack.valuesAt(at) : null;
     if (pixelReadout.current === null) return;
     pixelReadout.current.textContent =
       at === null || values === null

@@ -136,7 +136,7 @@ export async function openStack(
     },
     fullWindow: () => {
       const image = imageOn(viewport);
-      if (image === null || image.color) return null;
+      if (image === undefined || image.color) return null;
       const { slope, intercept } = rescaleOf(image);
       const [low, high] = extent(image.getPixelData());
       return fullRange(low * slope + intercept, high * slope + intercept);
@@ -148,7 +148,7 @@ export async function openStack(
     zoom: () => viewport.getZoom(),
     valuesAt: ({ x, y }) => {
       const image = imageOn(viewport);
-      if (image === null) return null;
+      if (image === undefined) return null;
       const [column, row] = [Math.floor(x), Math.floor(y)];
       if (column < 0 || row < 0 || column >= image.columns || row >= image.rows) return null;
       const { slope, intercept } = rescaleOf(image);
@@ -166,9 +166,9 @@ export async function openStack(
   };
 }
 
-function imageOn(viewport: StackViewport): Types.IImage | null {
-  // Declared to be there always; before the first slice has been decoded it is not.
-  return (viewport.getCornerstoneImage() as Types.IImage | undefined) ?? null;
+/** Declared to be there always; before the first slice has been decoded it is not. */
+function imageOn(viewport: StackViewport): Types.IImage | undefined {
+  return viewport.getCornerstoneImage();
 }
 
 /** What is left to do to the pixel values to make them modality values. */
