@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def embed(arguments: argparse.Namespace) -> int:
     """Write an embedding beside each image's name."""
-    encoder = Checkpoint(arguments.checkpoint.read_bytes()).image_encoder()
+    encoder = Checkpoint(arguments.checkpoint).image_encoder()
     arguments.to.mkdir(parents=True, exist_ok=True)
     paths = sorted(p for p in arguments.images.iterdir() if p.suffix.lower() in SUFFIXES)
     if not paths:
@@ -46,7 +46,7 @@ def embed(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Write the mask that the prompts give on one image."""
-    checkpoint = Checkpoint(arguments.checkpoint.read_bytes())
+    checkpoint = Checkpoint(arguments.checkpoint)
     rgb = _rgb(arguments.image)
     (embedding,) = encode(checkpoint.image_encoder(), [rgb])
     prediction = decoding_part(checkpoint).predict(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +36,23 @@ class Store:
             return cast(bytes, self._files.cat_file(self._path(key)))
         except FileNotFoundError as error:
             raise ArtifactMissing(f"nothing is stored under {key}") from error
+
+    @contextmanager
+    def as_file(self, key: str) -> Iterator[Path]:
+        """What lies under ``key`` as a file to read, for as long as the context lasts."""
+        if isinstance(self._files, LocalFileSystem):
+            path = Path(self._path(key))
+            if not path.is_file():
+                raise ArtifactMissing(f"nothing is stored under {key}")
+            yield path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "object"
+            try:
+                self._files.get_file(self._path(key), str(path))
+            except FileNotFoundError as error:
+                raise ArtifactMissing(f"nothing is stored under {key}") from error
+            yield path
 
     def put(self, key: str, data: bytes) -> None:
         """Store ``data`` under ``key``, whole or not at all."""

@@ -175,22 +175,26 @@ def segment(command: SegmentSlice) -> tuple[Message, Array | None]:
 def encode_slices(command: EncodeSlices) -> SlicesEncoded:
     """Make what does not exist yet; a bad slice fails alone."""
     fates: dict[str, EncodedSlice] = {}
-    ready: list[tuple[EncodeItem, str, geometry.Rgb]] = []
+    missing: dict[str, list[EncodeItem]] = {}  # by key: equal slices are encoded once
+    prepared: dict[str, geometry.Rgb] = {}
     for item in command.items:
         key = _embedding_key(item.image, model_digest=command.model_digest)
         try:
             if not store.exists(key):
-                ready.append((item, key, geometry.to_rgb(_pixels(item.image), item.image)))
+                prepared[key] = geometry.to_rgb(_pixels(item.image), item.image)
+                missing.setdefault(key, []).append(item)
             fates[item.encoding_id] = EncodedSlice(encoding_id=item.encoding_id)
         except Exception as error:  # whatever a slice holds, it must not take its batch with it
             fates[item.encoding_id] = _fate(item, error)
-    if ready:
+    if prepared:
         try:
-            made = encode(encoders.get(command.model_digest), [rgb for _, _, rgb in ready])
-            for (_, key, _), embedding in zip(ready, made, strict=True):
+            made = encode(encoders.get(command.model_digest), list(prepared.values()))
+            for key, embedding in zip(prepared, made, strict=True):
                 store.put_array(key, embedding)
+                del missing[key]
         except Exception as error:
-            fates |= {item.encoding_id: _fate(item, error) for item, _, _ in ready}
+            for item in (item for items in missing.values() for item in items):
+                fates[item.encoding_id] = _fate(item, error)
     return SlicesEncoded(
         model_digest=command.model_digest,
         slices=tuple(fates[item.encoding_id] for item in command.items),
@@ -200,12 +204,14 @@ def encode_slices(command: EncodeSlices) -> SlicesEncoded:
 def add_checkpoint(command: AddCheckpoint) -> tuple[Message, None]:
     """Store an untrained checkpoint; the same seed gives the same digest."""
     data = untrained(command.variant, seed=command.seed)
-    metadata = Checkpoint(data).metadata
-    if not store.exists(checkpoint_key(digest(data))):
-        store.put(checkpoint_key(digest(data)), data)
+    name = digest(data)
+    if not store.exists(checkpoint_key(name)):
+        store.put(checkpoint_key(name), data)
+    with store.as_file(checkpoint_key(name)) as path:
+        metadata = Checkpoint(path).metadata
     return CheckpointAdded(
         request_id=command.request_id,
-        digest=digest(data),
+        digest=name,
         variant=metadata.variant,
         image_size=metadata.image_size,
         adapters=metadata.adapters,

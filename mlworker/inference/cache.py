@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mlworker.contract.artifacts import ArtifactError, checkpoint_key
 from mlworker.inference.predictor import Predictor
 from mlworker.model import sam_med2d
-from mlworker.model.checkpoint import Checkpoint, digest
+from mlworker.model.checkpoint import Checkpoint, digest_of_file
 from mlworker.storage import ArtifactMissing, Store
 
 # The active model and the one before it, which open sessions may still use.
@@ -33,10 +33,10 @@ class Models(Generic[Part]):
     def get(self, model_digest: str) -> Part:
         """The part of the model ``model_digest``; raises ArtifactMissing, ArtifactError."""
         if model_digest not in self._kept:
-            data = self._store.get(checkpoint_key(model_digest))
-            if digest(data) != model_digest:
-                raise ArtifactError(f"the checkpoint {model_digest[:8]} is not what was stored")
-            self._kept[model_digest] = self._part(Checkpoint(data))
+            with self._store.as_file(checkpoint_key(model_digest)) as path:
+                if digest_of_file(path) != model_digest:
+                    raise ArtifactError(f"the checkpoint {model_digest[:8]} is not what was stored")
+                self._kept[model_digest] = self._part(Checkpoint(path))
             while len(self._kept) > MODELS_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(model_digest)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mlworker.contract.artifacts import Array
+from mlworker.contract.artifacts import Array, ArtifactError
 from mlworker.contract.messages import Box, Point, SliceImage
 from mlworker.model.sam_med2d import IMAGE_SIZE
 
@@ -27,9 +27,14 @@ Rgb = npt.NDArray[np.uint8]  # (rows, columns, 3)
 
 
 def to_rgb(stored: Array, image: SliceImage) -> Rgb:
-    """Stored values, (rows, columns) or (rows, columns, 3), -> what the model may see."""
-    if stored.ndim == 3:
-        return stored.astype(np.uint8, copy=False)
+    """Stored values, (rows, columns) or 8-bit (rows, columns, 3), -> what the model may see.
+
+    Raises ArtifactError for an array of another form.
+    """
+    if stored.ndim == 3 and stored.shape[2] == 3 and stored.dtype == np.uint8:
+        return stored
+    if stored.ndim != 2 or stored.dtype.kind not in "iuf":
+        raise ArtifactError(f"{stored.dtype} values of shape {stored.shape} are not a slice")
     values = stored.astype(np.float32) * image.slope + image.intercept
     if image.window is None:
         low, high = float(values.min()), float(values.max())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,8 @@ def published_images(shared_folder) -> dict[str, Rgb]:
 
 
 @pytest.fixture(scope="session")
-def small_checkpoint() -> bytes:
+def small_checkpoint(tmp_path_factory) -> Path:
     """The small untrained model that a new installation has."""
-    return untrained("vit_t", seed=15)
+    path: Path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    path.write_bytes(untrained("vit_t", seed=15))
+    return path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from mlworker.contract import artifacts
 from mlworker.contract.artifacts import ArtifactError
 
-KEY = {
+KEY: dict[str, Any] = {
     "pixels_digest": "a" * 64,
     "window": (40.0, 400.0),
     "preparation": 1,
@@ -54,7 +55,7 @@ def test_bytes_that_are_no_array_are_refused(data):
 
 
 def test_an_embedding_has_another_key_for_everything_that_changes_it():
-    changes = {
+    changes: dict[str, Any] = {
         "pixels_digest": "c" * 64,
         "window": (41.0, 400.0),
         "preparation": 2,

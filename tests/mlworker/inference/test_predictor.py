@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -119,7 +121,7 @@ def test_the_untrained_demo_model_reacts_to_prompts(small_checkpoint):
     (embedding,) = encode(checkpoint.image_encoder(), [np.repeat(grey[..., None], 3, axis=2)])
     predictor = decoding_part(checkpoint)
     organ, bone = Point(x=90, y=110, positive=True), Point(x=128, y=180, positive=True)
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"points": (organ,)},
         {"points": (bone,)},
         {"points": (organ, bone.model_copy(update={"positive": False}))},
