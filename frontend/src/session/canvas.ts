@@ -5,7 +5,7 @@
  * are stacks of changes that assign what was there before; both are rebuilt from the server's journal
  * after a reload.
  */
-import type { Action, DraftChanges, DraftState, Prompts, Refused } from "../contract";
+import type { DraftAction, DraftChanges, DraftState, Prompts, Refused } from "../contract";
 import { apply, EMPTY_DRAFT, hasSameHandwork, inverse, type HandWork } from "./draft";
 
 export interface Canvas {
@@ -37,7 +37,7 @@ export interface Asking {
 
 export interface JournalEntry {
   readonly version: number;
-  readonly action: Action;
+  readonly action: DraftAction;
   readonly changes: DraftChanges;
 }
 
@@ -65,7 +65,7 @@ export function fromServer(server: { draft: DraftState; version: number; accepte
   };
 }
 
-export function perform(canvas: Canvas, { action, changes }: { action: Action; changes: DraftChanges }): Canvas {
+export function perform(canvas: Canvas, { action, changes }: { action: DraftAction; changes: DraftChanges }): Canvas {
   const back = inverse(canvas.draft, changes);
   const done = { ...canvas, draft: apply(canvas.draft, changes), head: canvas.head + 1 };
   switch (action) {

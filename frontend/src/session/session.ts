@@ -13,7 +13,7 @@
  * they are sent, so that they refine what is then on screen. A request nobody wants any more stays
  * in flight, unwanted, until it is answered.
  */
-import type { Action, Box, DraftChanges, Operation, Point, Prompt, Prompts, Protocol, Timing } from "../contract";
+import type { Box, DraftAction, DraftChanges, Operation, Point, Prompt, Prompts, Protocol, Timing } from "../contract";
 import {
   BLANK,
   fromServer,
@@ -301,7 +301,7 @@ function withPoint({ points, box }: Prompts, point: Point): Prompts {
 /** Make an operation on the canvas on screen: seen at once, kept in the outbox, sent. */
 function operate(
   session: Session,
-  make: (canvas: Canvas) => { action: Action; changes: DraftChanges } | null,
+  make: (canvas: Canvas) => { action: DraftAction; changes: DraftChanges } | null,
 ): Step {
   const place = currentPlace(session);
   if (place === null || !mayChange(session, place)) return [session, []];
@@ -309,7 +309,7 @@ function operate(
   return made === null ? [session, []] : record(session, place, made);
 }
 
-function record(session: Session, place: Place, made: { action: Action; changes: DraftChanges }): Step {
+function record(session: Session, place: Place, made: { action: DraftAction; changes: DraftChanges }): Step {
   const canvas = canvasAt(session, place);
   const done = perform(canvas, made);
   const sequence = session.counted + 1;
@@ -337,7 +337,7 @@ function undo(session: Session): Step {
   return operate(session, (canvas) => step("undo", canvas.undo));
 }
 
-function step(action: "undo" | "redo", stack: readonly DraftChanges[]): { action: Action; changes: DraftChanges } | null {
+function step(action: "undo" | "redo", stack: readonly DraftChanges[]): { action: DraftAction; changes: DraftChanges } | null {
   const changes = stack.at(-1);
   return changes === undefined ? null : { action, changes };
 }

@@ -11,8 +11,7 @@ from pydantic import ConfigDict, Field
 
 from delineate.accounts.models import User
 from delineate.annotation import selectors, services, transitions
-from delineate.annotation.drafts import Action as DraftAction
-from delineate.annotation.drafts import DraftChanges, DraftState
+from delineate.annotation.drafts import DraftAction, DraftChanges, DraftState
 from delineate.annotation.models import Draft, MaskRevision, Operation, Review, Task
 from delineate.annotation.transitions import Move, State
 from delineate.projects.api import LabelOut

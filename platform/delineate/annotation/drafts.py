@@ -16,8 +16,8 @@ from mlworker.contract.masks import RunLengths
 from mlworker.contract.messages import Box, Digest, Identifier, Point
 
 
-class Action(StrEnum):
-    """What an operation was, for the journal and the undo list; it does not change how it applies."""
+class DraftAction(StrEnum):
+    """What an operation was, for the journal and the undo list; it applies the same."""
 
     PROMPT = "prompt"  # points or box, and the proposal that answered them
     DRAW = "draw"
@@ -41,8 +41,11 @@ class Prompts(_Frozen):
 
 
 class SealedProposal(_Frozen):
-    """A mask the model proposed. ``seal`` is the server's, over all the rest and the slice and label,
-    so that what a browser later saves as the model's work is known to be that."""
+    """A mask the model proposed.
+
+    ``seal`` is the server's, over all the rest and the slice and label, so that what a browser
+    later saves as the model's work is known to be that.
+    """
 
     proposal_id: Identifier
     mask: RunLengths

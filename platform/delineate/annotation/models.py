@@ -78,14 +78,15 @@ class Operation(models.Model):
     """The draft's journal: what was done, by whom, in order. Append-only.
 
     ``changes`` assigns fields of the draft's state (drafts.DraftChanges); ``version`` is the
-    draft's after it. A client numbers its operations, so that a repeat after a lost answer is recognised.
+    draft's after it. A client numbers its operations, so that a repeat after a lost answer is
+    recognised.
     """
 
     draft = models.ForeignKey(Draft, on_delete=models.CASCADE, related_name="operations")
     version = models.PositiveIntegerField()
     client_id = models.UUIDField()
     sequence = models.PositiveIntegerField()
-    action = models.CharField(max_length=20)  # drafts.Action
+    action = models.CharField(max_length=20)  # drafts.DraftAction
     changes = models.JSONField()
     by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="draft_operations"

@@ -11,8 +11,7 @@ from django.utils import timezone
 from delineate import live
 from delineate.accounts.models import User
 from delineate.annotation import drafts, jobs, seal
-from delineate.annotation.drafts import Action as DraftAction
-from delineate.annotation.drafts import DraftChanges, DraftState
+from delineate.annotation.drafts import DraftAction, DraftChanges, DraftState
 from delineate.annotation.models import Draft, MaskRevision, Operation, Review, Task
 from delineate.annotation.selectors import (
     newest_revisions,

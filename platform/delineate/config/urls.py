@@ -9,13 +9,14 @@ from delineate.annotation.api import router as annotation
 from delineate.config.health import health
 from delineate.config.http import new_api
 from delineate.config.pages import page
+from delineate.exports.api import router as exports
 from delineate.projects.api import router as projects
 from delineate.registry.api import router as registry
 from delineate.studies import dicomweb
 from delineate.studies.api import router as studies
 
 api = new_api()
-for router in (accounts, projects, registry, studies, annotation):
+for router in (accounts, projects, registry, studies, annotation, exports):
     api.add_router("", router)
 
 SERIES = "dicomweb/<uuid:project_id>/studies/<str:study_uid>/series/<str:series_uid>"

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from delineate.annotation.drafts import (
-    Action,
+    DraftAction,
     DraftChanges,
     DraftState,
     Prompts,
@@ -53,7 +53,7 @@ class Operation(_Message):
     client_id: UUID
     sequence: int = Field(ge=1)
     base: int = Field(ge=0)
-    action: Action
+    action: DraftAction
     changes: DraftChanges
 
 

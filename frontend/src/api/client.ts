@@ -1,0 +1,77 @@
+/** The server's HTTP API. Every function rejects with an ApiError whose message is a sentence for people. */
+import createClient from "openapi-fetch";
+import type { components, paths } from "./schema";
+
+export type Schemas = components["schemas"];
+
+/** A refusal. Switch on `code`, show `message`. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+  ) {
+    super(message);
+    this.name = "ApiError";
+  }
+}
+
+export const client = createClient<paths>({ baseUrl: "/" });
+
+client.use({
+  onRequest: ({ request }) => {
+    const token = csrfToken();
+    if (token !== undefined) request.headers.set("X-CSRFToken", token);
+    return request;
+  },
+});
+
+/** The data of an answer that has some. */
+export function dataOf<Data>(answer: { data?: Data; error?: unknown; response: Response }): Data {
+  throwRefusal(answer);
+  if (answer.data === undefined) throw refusal(answer.response.status, undefined);
+  return answer.data;
+}
+
+/** For answers without a body. */
+export function throwRefusal({ error, response }: { error?: unknown; response: Response }): void {
+  if (!response.ok) throw refusal(response.status, error);
+}
+
+/** Sends files with the progress that fetch cannot tell; resolves when the server has them durably. */
+export function uploadFiles(
+  projectId: string,
+  files: readonly File[],
+  { onProgress, signal }: { onProgress: (share: number) => void; signal: AbortSignal },
+): Promise<Schemas["UploadOut"]> {
+  return new Promise((resolve, reject) => {
+    const form = new FormData();
+    for (const file of files) form.append("files", file);
+    const request = new XMLHttpRequest();
+    request.open("POST", `/api/projects/${projectId}/uploads`);
+    const token = csrfToken();
+    if (token !== undefined) request.setRequestHeader("X-CSRFToken", token);
+    request.responseType = "json";
+    request.upload.onprogress = ({ loaded, total }) => onProgress(total > 0 ? loaded / total : 0);
+    request.onload = () => {
+      if (request.status === 201) resolve(request.response as Schemas["UploadOut"]);
+      else reject(refusal(request.status, request.response));
+    };
+    request.onerror = () =>
+      reject(new ApiError(0, "connection_lost", "The connection was lost; nothing was uploaded. Try again."));
+    request.onabort = () => reject(new ApiError(0, "cancelled", "The upload was cancelled."));
+    signal.addEventListener("abort", () => request.abort());
+    request.send(form);
+  });
+}
+
+function refusal(status: number, body: unknown): ApiError {
+  const error = (body as { error?: { code?: unknown; message?: unknown } } | null | undefined)?.error;
+  return typeof error?.code === "string" && typeof error.message === "string"
+    ? new ApiError(status, error.code, error.message)
+    : new ApiError(status, "internal", "The server did not answer as expected; try again.");
+}
+
+function csrfToken(): string | undefined {
+  return /(?:^|; )csrftoken=([^;]+)/.exec(document.cookie)?.[1];
+}

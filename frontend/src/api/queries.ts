@@ -1,0 +1,72 @@
+/** What pages read: one key and one fetch per thing, so that a notice can say what has become stale. */
+import { queryOptions } from "@tanstack/react-query";
+import { client, dataOf } from "./client";
+
+const inProject = (project_id: string) => ({ params: { path: { project_id } } });
+
+export const queries = {
+  me: () =>
+    queryOptions({
+      queryKey: ["me"],
+      queryFn: async () => dataOf(await client.GET("/api/session")),
+      staleTime: Infinity,
+      retry: false,
+    }),
+  projects: () =>
+    queryOptions({
+      queryKey: ["projects"],
+      queryFn: async () => dataOf(await client.GET("/api/projects")),
+    }),
+  project: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}", inProject(id))),
+    }),
+  progress: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "progress"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/progress", inProject(id))),
+    }),
+  studies: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "studies"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/studies", inProject(id))),
+    }),
+  uploads: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "uploads"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/uploads", inProject(id))),
+    }),
+  upload: (id: string, uploadId: string) =>
+    queryOptions({
+      queryKey: ["project", id, "uploads", uploadId],
+      queryFn: async () =>
+        dataOf(await client.GET("/api/uploads/{upload_id}", { params: { path: { upload_id: uploadId } } })),
+    }),
+  tasks: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "tasks"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/tasks", inProject(id))),
+    }),
+  exports: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "exports"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/exports", inProject(id))),
+    }),
+  events: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "events"],
+      queryFn: async () =>
+        dataOf(
+          await client.GET("/api/projects/{project_id}/events", {
+            params: { path: { project_id: id }, query: { limit: 200 } },
+          }),
+        ),
+    }),
+  model: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "model"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/model", inProject(id))),
+      retry: false,
+    }),
+};

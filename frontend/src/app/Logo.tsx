@@ -1,0 +1,4 @@
+/** The mark: a structure, delineated. */
+export function Logo({ size = 24 }: { size?: number }) {
+  return <img src="/favicon.svg" width={size} height={size} alt="" />;
+}

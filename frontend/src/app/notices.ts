@@ -1,0 +1,70 @@
+/** A project's notices: each says what has become stale; after a gap everything is taken to be. */
+import { useQueryClient } from "@tanstack/react-query";
+import { useEffect } from "react";
+
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 8_000;
+const NOT_A_MEMBER = 4404;
+
+const STALE: Readonly<Record<string, readonly string[]>> = {
+  upload: ["uploads", "events"],
+  studies: ["studies", "tasks", "progress", "events"],
+  study_deleted: ["studies", "tasks", "progress", "events"],
+  encoding: ["studies", "tasks", "progress"],
+  task: ["tasks", "progress", "events"],
+  revisions: ["tasks", "progress", "events"],
+  export: ["exports", "events"],
+  model: ["model", "studies", "tasks", "progress"],
+};
+
+/** Keeps the project's queries fresh while the page is open. */
+export function useNotices(projectId: string): void {
+  const queryClient = useQueryClient();
+  useEffect(() => {
+    let socket: WebSocket | undefined;
+    let timer: number | undefined;
+    let pauseMs = FIRST_PAUSE_MS;
+    let closed = false;
+
+    const invalidate = (...key: string[]) => void queryClient.invalidateQueries({ queryKey: ["project", projectId, ...key] });
+
+    const open = () => {
+      const address = new URL(`/ws/projects/${projectId}`, window.location.href);
+      address.protocol = address.protocol.replace("http", "ws");
+      socket = new WebSocket(address);
+      socket.onopen = () => {
+        pauseMs = FIRST_PAUSE_MS;
+        invalidate();
+      };
+      socket.onmessage = ({ data }: MessageEvent<string>) => {
+        const what = whatOf(data);
+        const stale = what === undefined ? undefined : STALE[what];
+        if (stale === undefined) invalidate();
+        else stale.forEach((part) => invalidate(part));
+      };
+      socket.onclose = ({ code }) => {
+        if (closed || code === NOT_A_MEMBER) return;
+        timer = window.setTimeout(open, pauseMs);
+        pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
+      };
+    };
+    open();
+    return () => {
+      closed = true;
+      window.clearTimeout(timer);
+      socket?.close();
+    };
+  }, [projectId, queryClient]);
+}
+
+function whatOf(data: string): string | undefined {
+  try {
+    const notice: unknown = JSON.parse(data);
+    if (typeof notice === "object" && notice !== null && "what" in notice && typeof notice.what === "string") {
+      return notice.what;
+    }
+  } catch {
+    // Not JSON: treated as "something changed".
+  }
+  return undefined;
+}

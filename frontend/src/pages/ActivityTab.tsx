@@ -1,0 +1,42 @@
+/** What was done in the project, by whom, when: the audit trail, newest first. */
+import { Loader, Table, Text } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { queries } from "../api/queries";
+import type { Project } from "./ProjectPage";
+
+export function ActivityTab({ project }: { project: Project }) {
+  const { data: events, isPending } = useQuery(queries.events(project.id));
+  if (isPending) return <Loader aria-label="Loading activity" />;
+  return (
+    <Table verticalSpacing={4}>
+      <Table.Thead>
+        <Table.Tr>
+          <Table.Th w={60}>No.</Table.Th><Table.Th w={190}>When</Table.Th><Table.Th w={140}>Who</Table.Th>
+          <Table.Th w={200}>What</Table.Th><Table.Th>Details</Table.Th>
+        </Table.Tr>
+      </Table.Thead>
+      <Table.Tbody>
+        {events?.map((event) => (
+          <Table.Tr key={event.number}>
+            <Table.Td c="dimmed">{event.number}</Table.Td>
+            <Table.Td>{new Date(event.at).toLocaleString()}</Table.Td>
+            <Table.Td>{event.actor}</Table.Td>
+            <Table.Td>{event.action.replaceAll("_", " ")}</Table.Td>
+            <Table.Td>
+              <Text size="xs" c="dimmed" style={{ overflowWrap: "anywhere" }}>
+                {event.subject}{detailsOf(event.data)}
+              </Text>
+            </Table.Td>
+          </Table.Tr>
+        ))}
+      </Table.Tbody>
+    </Table>
+  );
+}
+
+function detailsOf(data: Readonly<Record<string, unknown>>): string {
+  const told = Object.entries(data).filter(([, value]) => value !== "" && value !== null);
+  return told.length === 0
+    ? ""
+    : ` · ${told.map(([name, value]) => `${name.replaceAll("_", " ")}: ${typeof value === "string" ? value : JSON.stringify(value)}`).join(", ")}`;
+}

@@ -1,0 +1,95 @@
+/** One's projects, and making a new one. */
+import { Badge, Button, Card, Group, Loader, Modal, SimpleGrid, Stack, Text, TextInput, Title } from "@mantine/core";
+import { IconPlus } from "@tabler/icons-react";
+import { useQuery } from "@tanstack/react-query";
+import { useState, type SyntheticEvent } from "react";
+import { Link, useNavigate } from "react-router";
+import { client, dataOf } from "../api/client";
+import { queries } from "../api/queries";
+import { useAct } from "../app/useAct";
+import { usePageTitle } from "../app/usePageTitle";
+import { Empty } from "./Empty";
+import { LABEL_COLORS } from "./labelColors";
+
+export function ProjectsPage() {
+  usePageTitle("Projects");
+  const projects = useQuery(queries.projects());
+  const [creating, setCreating] = useState(false);
+  const create = <Button leftSection={<IconPlus size={16} />} onClick={() => setCreating(true)}>New project</Button>;
+  return (
+    <Stack>
+      <Group justify="space-between">
+        <Title order={1} size="h2">Projects</Title>
+        {create}
+      </Group>
+      {projects.isPending && <Loader aria-label="Loading projects" />}
+      {projects.data?.length === 0 && (
+        <Empty title="No projects yet" action={create}>
+          A project holds studies, the labels to delineate, and the people who do it. Create one, or ask a project
+          lead to add you to theirs.
+        </Empty>
+      )}
+      <SimpleGrid cols={{ base: 1, sm: 2, lg: 3 }}>
+        {projects.data?.map((project) => (
+          <Card key={project.id} component={Link} to={`/projects/${project.id}`} withBorder>
+            <Group justify="space-between" wrap="nowrap">
+              <Text fw={600} truncate>{project.name}</Text>
+              <Badge variant="light" color="gray">{project.role}</Badge>
+            </Group>
+            <Text size="sm" c="dimmed" mt="xs">
+              {count(project.labels, "label")} · {count(project.members, "member")}
+            </Text>
+          </Card>
+        ))}
+      </SimpleGrid>
+      <CreateDialog opened={creating} onClose={() => setCreating(false)} />
+    </Stack>
+  );
+}
+
+function CreateDialog({ opened, onClose }: { opened: boolean; onClose: () => void }) {
+  const navigate = useNavigate();
+  const [name, setName] = useState("");
+  const [labels, setLabels] = useState("");
+  const create = useAct(
+    async () => {
+      const names = labels.split(",").map((label) => label.trim()).filter((label) => label !== "");
+      const body = { name, labels: names.map((label, index) => ({ name: label, color: colorAt(index) })) };
+      return dataOf(await client.POST("/api/projects", { body }));
+    },
+    { stale: [["projects"]], onDone: ({ id }) => void navigate(`/projects/${id}`) },
+  );
+  const submit = (event: SyntheticEvent) => {
+    event.preventDefault();
+    create.mutate(undefined);
+  };
+  return (
+    <Modal opened={opened} onClose={onClose} title="New project">
+      <form onSubmit={submit}>
+        <Stack>
+          <TextInput
+            label="Name" required maxLength={120} data-autofocus
+            value={name} onChange={(event) => setName(event.currentTarget.value)}
+          />
+          <TextInput
+            label="Labels" description="The structures to delineate, separated by commas; you can add more later."
+            placeholder="liver, spleen, left kidney"
+            value={labels} onChange={(event) => setLabels(event.currentTarget.value)}
+          />
+          <Group justify="flex-end">
+            <Button variant="default" onClick={onClose}>Cancel</Button>
+            <Button type="submit" loading={create.isPending}>Create project</Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}
+
+function colorAt(index: number): string {
+  return LABEL_COLORS[index % LABEL_COLORS.length] ?? "#2bb8a3";
+}
+
+function count(n: number, thing: string): string {
+  return `${n} ${thing}${n === 1 ? "" : "s"}`;
+}

@@ -1,0 +1,126 @@
+/** Studies with their series, how far they are prepared, and bringing new ones in. */
+import { ActionIcon, Button, Group, Loader, Progress, Stack, Table, Text, Tooltip } from "@mantine/core";
+import { IconTrash } from "@tabler/icons-react";
+import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
+import { useNavigate } from "react-router";
+import { client, dataOf, throwRefusal, type Schemas } from "../api/client";
+import { queries } from "../api/queries";
+import { showDone } from "../app/refusals";
+import { useAct } from "../app/useAct";
+import { Confirm } from "./Confirm";
+import { Empty } from "./Empty";
+import type { Project } from "./ProjectPage";
+import { TaskState } from "./taskStates";
+import { Uploads } from "./Uploads";
+
+export function StudiesTab({ project }: { project: Project }) {
+  const studies = useQuery(queries.studies(project.id));
+  const tasks = useQuery(queries.tasks(project.id));
+  const [deleting, setDeleting] = useState<Schemas["StudyOut"]>();
+  const stateOf = new Map(tasks.data?.map((task) => [task.series_id, task.state]));
+  const mayUpload = project.actions.includes("upload");
+  const mayDelete = project.actions.includes("delete_study");
+  const remove = useAct(
+    async (study: Schemas["StudyOut"]) =>
+      throwRefusal(await client.DELETE("/api/studies/{study_id}", { params: { path: { study_id: study.id } } })),
+    {
+      stale: [["project", project.id]],
+      onDone: (_, study) => showDone(`Study ${study.number} has been deleted.`),
+    },
+  );
+  return (
+    <Stack>
+      {mayUpload && <Uploads projectId={project.id} />}
+      {studies.isPending && <Loader aria-label="Loading studies" />}
+      {studies.error && <Text c="red">{studies.error.message}</Text>}
+      {studies.data?.length === 0 && (
+        <Empty title="No studies yet">
+          {mayUpload
+            ? "Drop a zip of a DICOM series, or its single files, into the field above. Names and dates of patients are removed on the way in."
+            : "A project lead uploads studies; they appear here by themselves."}
+        </Empty>
+      )}
+      {studies.data !== undefined && studies.data.length > 0 && (
+        <Table highlightOnHover verticalSpacing="xs">
+          <Table.Thead>
+            <Table.Tr>
+              <Table.Th>Study</Table.Th>
+              <Table.Th>Subject</Table.Th>
+              <Table.Th>Series</Table.Th>
+              <Table.Th>Size</Table.Th>
+              <Table.Th w={180}>Prepared</Table.Th>
+              <Table.Th>Task</Table.Th>
+              <Table.Th />
+            </Table.Tr>
+          </Table.Thead>
+          <Table.Tbody>
+            {studies.data.flatMap((study) =>
+              study.series.map((series, position) => (
+                <Table.Tr key={series.id} data-testid="series-row">
+                  <Table.Td>{position === 0 && study.number}</Table.Td>
+                  <Table.Td>{position === 0 && <Text ff="monospace" size="sm">{study.subject}</Text>}</Table.Td>
+                  <Table.Td>{series.modality}{series.number > 0 && ` · series ${series.number}`}</Table.Td>
+                  <Table.Td>{series.columns} × {series.rows}, {slicesInWords(series.slices)}</Table.Td>
+                  <Table.Td><Prepared series={series} /></Table.Td>
+                  <Table.Td><TaskState state={stateOf.get(series.id) ?? "open"} /></Table.Td>
+                  <Table.Td>
+                    <Group gap="xs" justify="flex-end" wrap="nowrap">
+                      <OpenButton seriesId={series.id} />
+                      {mayDelete && position === 0 && (
+                        <Tooltip label={`Delete study ${study.number}`}>
+                          <ActionIcon
+                            variant="subtle" color="red" aria-label={`Delete study ${study.number}`}
+                            onClick={() => setDeleting(study)}
+                          >
+                            <IconTrash size={16} />
+                          </ActionIcon>
+                        </Tooltip>
+                      )}
+                    </Group>
+                  </Table.Td>
+                </Table.Tr>
+              )),
+            )}
+          </Table.Tbody>
+        </Table>
+      )}
+      <Confirm
+        opened={deleting !== undefined}
+        title={`Delete study ${deleting?.number ?? ""}?`}
+        action="Delete for good"
+        onConfirm={() => deleting && remove.mutate(deleting)}
+        onClose={() => setDeleting(undefined)}
+      >
+        Its images, drafts and all accepted masks go with it. This cannot be undone.
+      </Confirm>
+    </Stack>
+  );
+}
+
+function Prepared({ series }: { series: Schemas["SeriesOut"] }) {
+  if (series.prepared >= series.slices) return <Text size="sm" c="dimmed">ready</Text>;
+  return (
+    <Stack gap={4}>
+      <Progress value={(100 * series.prepared) / series.slices} size="sm" aria-label="Prepared slices" animated />
+      <Text size="xs" c="dimmed">{series.prepared} of {series.slices}</Text>
+    </Stack>
+  );
+}
+
+function OpenButton({ seriesId }: { seriesId: string }) {
+  const navigate = useNavigate();
+  const open = useAct(
+    async () => dataOf(await client.POST("/api/series/{series_id}/task", { params: { path: { series_id: seriesId } } })),
+    { stale: [], onDone: (task) => void navigate(`/tasks/${task.id}`) },
+  );
+  return (
+    <Button size="compact-sm" variant="light" loading={open.isPending} onClick={() => open.mutate(undefined)}>
+      Open
+    </Button>
+  );
+}
+
+function slicesInWords(slices: number): string {
+  return slices === 1 ? "1 slice" : `${slices} slices`;
+}
