@@ -17,7 +17,8 @@ from pydicom import Dataset
 
 from delineate import storage
 from delineate.accounts.models import User
-from delineate.annotation.models import MaskRevision, Review, Task, TaskState
+from delineate.annotation.models import MaskRevision, Review, Task
+from delineate.annotation.transitions import State
 from delineate.projects.models import Label, Membership, Project, Role
 from delineate.projects.services import NewLabel, create_project
 from delineate.registry.models import ModelVersion
@@ -138,10 +139,10 @@ def new_series(
     return series
 
 
-def new_task(series: Series, *, state: TaskState = TaskState.ACCEPTED) -> Task:
+def new_task(series: Series, *, state: State = State.ACCEPTED) -> Task:
     """The series' task; an accepted one with the review that accepted it."""
     task = Task.objects.create(series=series, state=state)
-    if state == TaskState.ACCEPTED:
+    if state == State.ACCEPTED:
         reviewer = new_member(series.study.project, Role.REVIEWER)
         Review.objects.create(task=task, decision=Review.Decision.ACCEPTED, reviewer=reviewer)
     return task

@@ -82,6 +82,10 @@ NEEDED = {
     ("POST", "/api/tasks/{task_id}/accept"): Action.REVIEW,
     ("POST", "/api/tasks/{task_id}/return"): Action.REVIEW,
     ("POST", "/api/tasks/{task_id}/reopen"): Action.REVIEW,
+    ("POST", "/api/projects/{project_id}/exports"): Action.EXPORT,
+    ("GET", "/api/projects/{project_id}/exports"): Action.VIEW,
+    ("GET", "/api/exports/{export_id}"): Action.VIEW,
+    ("GET", "/api/exports/{export_id}/file"): Action.EXPORT,
 }
 
 

@@ -16,6 +16,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "delineate.config.settings")
 from delineate.config.env import Environment
 
 app = Celery("delineate")
+# For every thread: without it `task.delay` in a request's thread goes to an application of Celery's
+# own making, to a queue that nobody serves.
+app.set_default()
 app.conf.update(
     broker_url=Environment.read().redis_url,
     broker_transport_options=broker.transport_options(socket_timeout_s=30),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from delineate.jobs import Job
@@ -34,7 +35,9 @@ class Export(Job):
     series_total = models.PositiveIntegerField(default=0)
     series_done = models.PositiveIntegerField(default=0)
     size_bytes = models.PositiveBigIntegerField(default=0)
-    digest = models.CharField(max_length=64, blank=True)
+    digest = models.CharField(max_length=64, blank=True)  # SHA-256 of the zip
+    # What is in the zip: deleting one of these withdraws it.
+    study_ids = ArrayField(models.UUIDField(), default=list)
 
     class Meta:
         ordering = ["-created_at"]
@@ -44,5 +47,15 @@ class Export(Job):
 
     @property
     def file_key(self) -> str:
-        """Object key of the finished zip."""
-        return f"exports/{self.project_id}/{self.id}.zip"
+        """Object key of the zip; each attempt has its own, so that a late one harms nothing."""
+        return f"{self.file_prefix}{self.attempt}.zip"
+
+    @property
+    def file_prefix(self) -> str:
+        """Everything that is kept of the export's bytes."""
+        return f"exports/{self.project_id}/{self.id}/"
+
+    @property
+    def file_name(self) -> str:
+        """What the zip is called when it is fetched."""
+        return f"{self.id}-{self.format}.zip"

@@ -1,0 +1,155 @@
+"""Reads for exports: what there is to write, as values, and what its reader may know of."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+
+from delineate.accounts.models import User
+from delineate.annotation import selectors as annotation
+from delineate.annotation.models import MaskRevision, Task
+from delineate.annotation.models import Review as ReviewRow
+from delineate.annotation.transitions import State
+from delineate.errors import NotFound
+from delineate.exports.delineation import AcceptedMask, Delineation, Label, Review, Slice
+from delineate.exports.models import Export
+from delineate.projects.models import Project
+from delineate.projects.selectors import projects_of
+from delineate.registry.models import ModelVersion
+from delineate.studies.models import Series, Study
+from delineate.studies.selectors import header_of
+from mlworker.contract.masks import RunLengths
+from mlworker.contract.messages import Box, Point
+
+
+def export_for(user: User | AnonymousUser, export_id: UUID) -> Export:
+    """The export, for members of its project; NotFound for everybody else."""
+    export = (
+        Export.objects.filter(id=export_id, project__in=projects_of(user))
+        .select_related("project")
+        .first()
+    )
+    if export is None:
+        raise NotFound("There is no such export, or you are not a member of its project.")
+    return export
+
+
+def tasks_with_masks(project: Project, *, reviewed_only: bool) -> QuerySet[Task]:
+    """The tasks whose masks an export holds, by study and series."""
+    tasks = Task.objects.filter(
+        Exists(MaskRevision.objects.filter(task=OuterRef("pk"))), series__study__project=project
+    )
+    if reviewed_only:
+        tasks = tasks.filter(state=State.ACCEPTED)
+    return tasks.order_by("series__study__number", "series__number", "series__id")
+
+
+def is_outdated(export: Export) -> bool:
+    """Whether a study whose masks it holds has been deleted since."""
+    present = Study.objects.filter(id__in=export.study_ids).count()
+    return present < len(export.study_ids)
+
+
+def delineation_of(task: Task) -> Delineation:
+    """The task's series with the masks that count now, read at one moment."""
+    # The lock holds off acceptances, and the review that may follow them.
+    with transaction.atomic():
+        Task.objects.select_for_update().filter(pk=task.pk).first()
+        revisions = list(annotation.newest_revisions(task).select_related("slice", "label", "by"))
+        review = (
+            ReviewRow.objects.filter(
+                task=task, task__state=State.ACCEPTED, decision=ReviewRow.Decision.ACCEPTED
+            )
+            .select_related("reviewer")
+            .last()
+        )
+    return _delineation(task.series, revisions, review)
+
+
+def _delineation(
+    series: Series, revisions: list[MaskRevision], review: ReviewRow | None
+) -> Delineation:
+    rows = list(series.slices.select_related("instance").order_by("index"))
+    return Delineation(
+        study_number=series.study.number,
+        series_number=_number_in_study(series),
+        study_uid=series.study.study_uid,
+        series_uid=series.series_uid,
+        subject=series.study.subject.pseudonym,
+        modality=series.modality,
+        rows=series.rows,
+        columns=series.columns,
+        pixel_spacing_mm=_pixel_spacing_mm(series),
+        slice_thickness_mm=_thickness_mm(series),
+        orientation=None if series.orientation is None else tuple(series.orientation),
+        frame_of_reference_uid=series.frame_of_reference_uid,
+        slices=tuple(
+            Slice(
+                number=row.index + 1,
+                sop_instance_uid=row.instance.sop_instance_uid,
+                sop_class_uid=row.instance.sop_class_uid,
+                frame_number=row.frame_number,
+                position=None if row.position is None else _vector(row.position),
+            )
+            for row in rows
+        ),
+        labels=tuple(
+            Label(value=label.value, name=label.name, color=label.color)
+            for label in sorted({each.label for each in revisions}, key=lambda each: each.value)
+        ),
+        masks=tuple(
+            sorted(
+                (_accepted(revision) for revision in revisions),
+                key=lambda each: (each.slice_number, each.label_value),
+            )
+        ),
+        review=None if review is None else Review(by=review.reviewer.username, at=review.at),
+        model_names=dict(
+            ModelVersion.objects.filter(
+                digest__in={each.model_digest for each in revisions}
+            ).values_list("digest", "name")
+        ),
+    )
+
+
+def _accepted(revision: MaskRevision) -> AcceptedMask:
+    box = revision.prompts.get("box")
+    return AcceptedMask(
+        slice_number=revision.slice.index + 1,
+        label_value=revision.label.value,
+        runs=RunLengths.model_validate(revision.mask),
+        revision_id=str(revision.id),
+        revision=revision.number,
+        by=revision.by.username,
+        at=revision.at,
+        points=tuple(Point.model_validate(each) for each in revision.prompts.get("points", [])),
+        box=None if box is None else Box.model_validate(box),
+        model_digest=revision.model_digest,
+        hand_drawn_share=revision.hand_drawn_share,
+        active_seconds=revision.active_seconds,
+    )
+
+
+def _number_in_study(series: Series) -> int:
+    ids = series.study.series.order_by("number", "id").values_list("id", flat=True)
+    return list(ids).index(series.id) + 1
+
+
+def _pixel_spacing_mm(series: Series) -> tuple[float, float] | None:
+    if series.row_spacing_mm is None or series.column_spacing_mm is None:
+        return None
+    return series.row_spacing_mm, series.column_spacing_mm
+
+
+def _thickness_mm(series: Series) -> float | None:
+    """SliceThickness as the first image says it, else the distance between slices."""
+    thickness = header_of(series.instances.all()[0]).get("SliceThickness")
+    return float(thickness) if thickness else series.slice_spacing_mm
+
+
+def _vector(numbers: list[float]) -> tuple[float, float, float]:
+    x, y, z = numbers
+    return x, y, z
