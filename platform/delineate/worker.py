@@ -37,7 +37,8 @@ PUBLISH_PATIENCE_S: Final = 1.0
 READ_BLOCK_S: Final = 5  # how long one blocking read waits before it is repeated
 READ_PAUSE_S: Final = 0.5  # after Redis was away
 
-_producer = Celery("delineate-producer")
+# Not the current application: the server's own tasks go through the server's own.
+_producer = Celery("delineate-producer", set_as_current=False)
 _producer.conf.update(
     broker_url=settings.ENVIRONMENT.redis_url,
     broker_transport_options=broker.transport_options(socket_timeout_s=PUBLISH_PATIENCE_S),

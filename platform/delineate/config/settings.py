@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 
+from delineate.config import celery
 from delineate.config.env import Environment
 from delineate.config.security import is_named_by_its_content
 
@@ -85,6 +86,9 @@ STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_ROOT = str(ENVIRONMENT.frontend_dist) if ENVIRONMENT.frontend_dist.is_dir() else None
 WHITENOISE_IMMUTABLE_FILE_TEST = is_named_by_its_content
+
+# Whoever has these settings can send tasks; imported for that alone.
+CELERY = celery.app
 
 USE_TZ = True
 TIME_ZONE = "UTC"
