@@ -270,11 +270,14 @@ def test_for_strangers_nothing_exists(route, world, elsewhere):
         assert code_of(response) == "not_found"
 
 
-@pytest.mark.parametrize("route", OF_OBJECTS, ids=str)
+OF_SEVERAL_OBJECTS = [
+    route for route in OF_OBJECTS if len(route.names) + len(names_in_the_body_of(route)) > 1
+]
+
+
+@pytest.mark.parametrize("route", OF_SEVERAL_OBJECTS, ids=str)
 def test_ones_own_object_is_no_way_to_anothers(route, world, elsewhere):
-    first, *others = [*route.names, *names_in_the_body_of(route)]
-    if not others:
-        return
+    first = route.names[0]
     crossed = {**world.objects, first: elsewhere.objects[first]}
     response = ask(route, objects=crossed, user=elsewhere.people[Role.LEAD])
     shows_nothing = response.status_code == 200 and response.content == b"[]"
