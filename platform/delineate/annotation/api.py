@@ -103,9 +103,9 @@ class ReviewOut(Schema):
     at: datetime
 
     @staticmethod
-    def resolve_reviewer(review: Review) -> str:
-        """The reviewer's name."""
-        return review.reviewer.username
+    def resolve_reviewer(review: Review | ReviewOut) -> str:
+        """The reviewer's name; asked again of what was made, when that becomes part of an answer."""
+        return review.reviewer if isinstance(review, ReviewOut) else review.reviewer.username
 
 
 class RevisionOut(Schema):
@@ -122,9 +122,9 @@ class RevisionOut(Schema):
     hand_drawn_share: float
 
     @staticmethod
-    def resolve_by(revision: MaskRevision) -> str:
-        """Who accepted it."""
-        return revision.by.username
+    def resolve_by(revision: MaskRevision | RevisionOut) -> str:
+        """Who accepted it; asked again of what was made, when that becomes part of an answer."""
+        return revision.by if isinstance(revision, RevisionOut) else revision.by.username
 
 
 class DraftOut(Schema):
