@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -76,7 +76,8 @@ connection = redis.Redis.from_url(
 class Heartbeat:
     """Says that this process is alive while the task it runs is within its deadline."""
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._key = f"heartbeat:{queue}"
         self._deadline_s = TASK_DEADLINE_S.get(queue, 60.0)
         self._busy_since: float | None = None
@@ -88,16 +89,20 @@ class Heartbeat:
     @contextmanager
     def during_task(self) -> Iterator[None]:
         """Hold the deadline against what runs inside."""
-        self._busy_since = time.monotonic()
+        self._busy_since = self._clock()
         try:
             yield
         finally:
             self._busy_since = None
 
+    def is_alive(self) -> bool:
+        """Whether this process is idle, or its task within its deadline."""
+        since = self._busy_since
+        return since is None or self._clock() - since < self._deadline_s
+
     def _beat(self) -> None:
         while True:
-            since = self._busy_since
-            if since is None or time.monotonic() - since < self._deadline_s:
+            if self.is_alive():
                 try:
                     connection.set(self._key, time.time(), ex=BEAT_FORGOTTEN_AFTER_S)
                 except redis.RedisError as error:

@@ -46,6 +46,8 @@ def embed(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Write the mask that the prompts give on one image."""
+    if not arguments.point and not arguments.not_point and arguments.box is None:
+        raise ValueError("a point or a box is needed")
     checkpoint = Checkpoint(arguments.checkpoint)
     rgb = _rgb(arguments.image)
     (embedding,) = encode(checkpoint.image_encoder(), [rgb])

@@ -2,6 +2,7 @@
 
 A command that does not parse is answered with ``message_invalid`` where it says whom to answer, and
 dropped with a line in the log where it does not. Nothing a command contains can end the worker.
+The tasks are not shared: Celery would give them to every other application of the process too.
 """
 
 from __future__ import annotations
@@ -105,13 +106,13 @@ def _warm_up(**_: Any) -> None:
     )
 
 
-@app.task(name=SegmentSlice.task)  # type: ignore[untyped-decorator]
+@app.task(name=SegmentSlice.task, shared=False)  # type: ignore[untyped-decorator]
 def segment_slice_task(payload: str) -> None:
     """Answer prompts on a prepared slice."""
     _answer(SegmentSlice, payload, segment)
 
 
-@app.task(name=EncodeSlices.task)  # type: ignore[untyped-decorator]
+@app.task(name=EncodeSlices.task, shared=False)  # type: ignore[untyped-decorator]
 def encode_slices_task(payload: str) -> None:
     """Make embeddings and say so in an event."""
     try:
@@ -128,7 +129,7 @@ def encode_slices_task(payload: str) -> None:
         logger.warning("An event could not be sent: %s", error)
 
 
-@app.task(name=AddCheckpoint.task)  # type: ignore[untyped-decorator]
+@app.task(name=AddCheckpoint.task, shared=False)  # type: ignore[untyped-decorator]
 def add_checkpoint_task(payload: str) -> None:
     """Bring a model into the store."""
     _answer(AddCheckpoint, payload, add_checkpoint)

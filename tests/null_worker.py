@@ -161,9 +161,9 @@ def _application(redis_url: str, storage_url: str) -> Celery:
         )
         _send(connection, command, reply)
 
-    app.task(segment_slice, name=SegmentSlice.task)
-    app.task(encode_slices, name=EncodeSlices.task)
-    app.task(add_checkpoint, name=AddCheckpoint.task)
+    app.task(segment_slice, name=SegmentSlice.task, shared=False)
+    app.task(encode_slices, name=EncodeSlices.task, shared=False)
+    app.task(add_checkpoint, name=AddCheckpoint.task, shared=False)
     return app
 
 

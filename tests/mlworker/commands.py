@@ -17,7 +17,8 @@ def ct_slice(height: int = 60, width: int = 80, *, shift: int = 0) -> Array:
     """Stored values of something like a slice of CT."""
     y, x = np.mgrid[:height, :width]
     body = ((x - 0.5 * width) / (0.4 * width)) ** 2 + ((y - 0.5 * height) / (0.4 * height)) ** 2 < 1
-    return (np.where(body, 1064, 24) + (x + y + shift) % 17).astype(np.int16)
+    values: Array = np.where(body, 1064, 24) + (x + y + shift) % 17
+    return values.astype(np.int16)
 
 
 def stored_image(store: Store, pixels: Array) -> SliceImage:

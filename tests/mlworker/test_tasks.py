@@ -34,6 +34,7 @@ from mlworker.contract.messages import (
     event_adapter,
     reply_adapter,
 )
+from mlworker.inference.cache import decoding_part
 from mlworker.model.checkpoint import Checkpoint, digest_of_file
 from tests.mlworker import commands, reference
 
@@ -120,7 +121,7 @@ def test_the_mask_is_what_the_model_says(segment, prepared, model, store):
     box = Box(x0=10, y0=10, x1=60, y1=50)
     points = (POINT, Point(x=5, y=5, positive=False))
     with store.as_file(checkpoint_key(model)) as path:
-        predictor = tasks.decoding_part(Checkpoint(path))
+        predictor = decoding_part(Checkpoint(path))
     embedding = store.get_array(_key(prepared, model))
     assert (embedding.shape, embedding.dtype.name) == ((256, 16, 16), "float16")
 
@@ -266,7 +267,7 @@ def test_what_is_not_understood_is_said_to_be_invalid(broker, prepared, model, c
 
     tasks.segment_slice_task(json.dumps(message))
 
-    reply = reply_adapter.validate_json(broker.lindex(command.reply_to, 0))
+    reply = Failed.model_validate_json(broker.lindex(command.reply_to, 0))
     assert _refusal(reply) == "message_invalid"
     assert reply.request_id == command.request_id
     assert next(iter(change)) in reply.message

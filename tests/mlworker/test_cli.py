@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlworker.cli import main
+from mlworker.contract.artifacts import unpack_array
+from mlworker.model.checkpoint import Checkpoint
+from tests.mlworker import commands, reference
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with a picture, an array, and something else."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(reference.image("b")).save(folder / "one.png")
+    np.save(folder / "two.npy", commands.ct_slice())
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def test_a_folder_of_images_becomes_embeddings(images, small_checkpoint, tmp_path, capsys):
+    to = tmp_path / "embeddings"
+
+    status = main(["embed", str(images), "--checkpoint", str(small_checkpoint), "--to", str(to)])
+
+    assert status == 0
+    assert sorted(path.name for path in to.iterdir()) == ["one.npy", "two.npy"]
+    for path in to.iterdir():
+        embedding = unpack_array(path.read_bytes())
+        assert (embedding.shape, embedding.dtype.name) == ((256, 16, 16), "float16")
+    assert "2/2 two.npy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        ["--point", "100,90"],
+        ["--point", "100,90", "--not-point", "10,10.5"],
+        ["--box", "60,40,200,150"],
+    ],
+    ids=["a point", "two points", "a box"],
+)
+def test_prompts_become_a_mask_of_the_image_s_size(images, small_checkpoint, tmp_path, prompts):
+    mask = tmp_path / "mask.png"
+    files = ["--checkpoint", str(small_checkpoint), "--to", str(mask)]
+
+    assert main(["predict", str(images / "one.png"), *files, *prompts]) == 0
+
+    written = np.asarray(Image.open(mask))
+    assert written.shape == (181, 258)
+    assert set(np.unique(written)) == {0, 255}
+
+
+def test_an_untrained_checkpoint_can_be_written(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+
+    assert main(["untrained", "--variant", "vit_t", "--seed", "4", "--to", str(path)]) == 0
+
+    assert Checkpoint(path).metadata.origin == "seed 4"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["embed", "{images}", "--checkpoint", "{images}/notes.txt"], "not a checkpoint of ours"),
+        (["embed", "{images}", "--checkpoint", "{images}/none"], "none"),
+        (["embed", "{empty}", "--checkpoint", "{model}"], "holds none of .png"),
+        (["predict", "{images}/one.png", "--checkpoint", "{model}"], "a point or a box is needed"),
+        (["predict", "{images}/notes.txt", "--checkpoint", "{model}", "--point", "1,1"], "notes"),
+    ],
+    ids=["no checkpoint", "no file", "no images", "no prompts", "no image"],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    images, small_checkpoint, tmp_path, capsys, arguments, sentence
+):
+    (tmp_path / "empty").mkdir()
+    named = {"images": images, "empty": tmp_path / "empty", "model": small_checkpoint}
+    given = [argument.format(**named) for argument in arguments]
+
+    status = main([*given, "--to", str(tmp_path / "out")])
+
+    assert status == 1
+    error = capsys.readouterr().err
+    assert error.startswith("mlworker: ")
+    assert sentence in error

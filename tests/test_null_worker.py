@@ -1,0 +1,168 @@
+"""The worker without a model keeps the contract that it stands for."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+import redis
+from celery import Celery
+
+from mlworker.contract import masks
+from mlworker.contract.artifacts import array_digest, logits_key
+from mlworker.contract.messages import (
+    EVENT_QUEUE,
+    AddCheckpoint,
+    Box,
+    CheckpointAdded,
+    EditedMask,
+    Failed,
+    NotPrepared,
+    Point,
+    PreviousLogits,
+    Segmented,
+    event_adapter,
+    reply_adapter,
+)
+from mlworker.storage import Store
+from tests import null_worker
+from tests.mlworker import commands
+
+MODEL = "c" * 64
+POINT = Point(x=40, y=30, positive=True)
+
+
+@pytest.fixture(scope="module")
+def broker(services):
+    client = redis.Redis.from_url(services.redis_url)
+    client.flushdb()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def store(services):
+    return Store(services.storage_url)
+
+
+@pytest.fixture(scope="module")
+def send(services):
+    """Send a command as the server does."""
+    app = Celery("test", broker=services.redis_url, set_as_current=False)
+    with null_worker.running(services.redis_url, services.storage_url):
+        yield lambda command: app.send_task(
+            command.task, args=[command.model_dump_json()], queue=command.queue
+        )
+
+
+@pytest.fixture
+def ask(send, broker):
+    def _ask(command):
+        send(command)
+        answer = broker.blpop([command.reply_to], timeout=30)
+        assert answer is not None
+        return reply_adapter.validate_json(answer[1])
+
+    return _ask
+
+
+def test_a_slice_is_encoded_then_clicked_then_refined(send, ask, broker, store):
+    image = commands.stored_image(store, commands.ct_slice(shift=200))
+    command = commands.segment(image, model_digest=MODEL, points=(POINT,))
+    assert ask(command) == NotPrepared(request_id=command.request_id)
+
+    encoding = commands.encode(image, model_digest=MODEL)
+    send(encoding)
+    event = _event(broker)
+    assert [(each.encoding_id, each.code) for each in event.slices] == [
+        (encoding.items[0].encoding_id, None)
+    ]
+
+    first = ask(commands.segment(image, model_digest=MODEL, points=(POINT,)))
+    assert isinstance(first, Segmented)
+    assert masks.decode(first.mask)[30, 40]
+    assert broker.exists(logits_key(first.proposal_id))
+
+    refine = PreviousLogits(proposal_id=first.proposal_id)
+    more = (POINT, Point(x=41, y=31, positive=False))
+    refined = ask(commands.segment(image, model_digest=MODEL, points=more, refine=refine))
+    assert not masks.decode(refined.mask)[31, 41]
+
+    broker.delete(logits_key(first.proposal_id))
+    forgotten = ask(commands.segment(image, model_digest=MODEL, points=more, refine=refine))
+    assert isinstance(forgotten, Failed)
+    assert forgotten.code == "refinement_expired"
+
+
+def test_slices_that_cannot_be_read_fail_alone(send, broker, store):
+    pixels = commands.ct_slice(shift=201)
+    good, lost, changed = (commands.stored_image(store, pixels) for _ in range(3))
+    lost = lost.model_copy(update={"pixels_key": "studies/none/none.npy"})
+    changed = changed.model_copy(update={"pixels_digest": array_digest(np.zeros(1))})
+
+    send(commands.encode(good, lost, changed, model_digest=MODEL))
+
+    assert [each.code for each in _event(broker).slices] == [
+        None,
+        "artifact_missing",
+        "artifact_invalid",
+    ]
+
+
+def test_equal_seeds_are_one_model(ask):
+    def add(seed):
+        return ask(AddCheckpoint(**commands.awaited(), variant="vit_t", seed=seed))
+
+    first, again, other = add(1), add(1), add(2)
+
+    assert isinstance(first, CheckpointAdded)
+    assert first.digest == again.digest != other.digest
+    assert not first.trained
+
+
+def test_a_mask_follows_from_its_prompts(store):
+    image = commands.stored_image(store, commands.ct_slice())
+
+    def mask(**prompts):
+        reply = null_worker.answer(commands.segment(image, model_digest=MODEL, **prompts))
+        assert isinstance(reply, Segmented)
+        return masks.decode(reply.mask)
+
+    drawn = np.zeros((60, 80), bool)
+    drawn[50:, 70:] = True
+    boxed = mask(box=Box(x0=10, y0=20, x1=31, y1=41))
+
+    rows, columns = np.nonzero(boxed)
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (10, 20, 31, 41)
+    assert np.array_equal(mask(points=(POINT,)), mask(points=(POINT,)))
+    assert np.array_equal(mask(refine=EditedMask(mask=masks.encode(drawn))), drawn)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "code"),
+    [({}, "prompt_empty"), ({"points": (Point(x=80, y=0, positive=True),)}, "prompt_outside")],
+)
+def test_it_refuses_as_the_worker_does(store, prompts, code):
+    image = commands.stored_image(store, commands.ct_slice())
+
+    reply = null_worker.answer(commands.segment(image, model_digest=MODEL, **prompts))
+
+    assert isinstance(reply, Failed)
+    assert reply.code == code
+
+
+def test_heartbeats_are_those_of_living_workers(services, broker):
+    with null_worker.heartbeats(services.redis_url):
+        pass
+
+    assert all(broker.exists(f"heartbeat:{queue}") for queue in null_worker.QUEUES)
+
+
+def _event(broker):
+    """The next event on the server's queue, as Celery carries it."""
+    queued = broker.blpop([EVENT_QUEUE], timeout=30)
+    assert queued is not None
+    arguments = json.loads(base64.b64decode(json.loads(queued[1])["body"]))[0]
+    return event_adapter.validate_json(arguments[0])
