@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import functools
-import http.client
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -22,55 +16,29 @@ from celery import Celery
 from delineate.config.env import Machine
 from delineate.supervision import redis_server
 from delineate.supervision.installation import MARK, Installation
-from delineate.supervision.ports import reserve
 from delineate.supervision.processes import processes
+from tests.system import Started, free_port, up
 from tests.waiting import until
 
 KILLED = ["web", "server", "beat", "interactive", "encode", "train", "redis", "postgres"]
 
 
-@dataclass(frozen=True)
-class Started:
-    """A system that runs in a process of its own."""
-
-    process: subprocess.Popen[bytes]
-    output: Path
-    var: Path
-    port: int
-
-    def children(self) -> dict[str, psutil.Process]:
-        """The supervised processes by name."""
-        children = psutil.Process(self.process.pid).children()
-        return {_name(child): child for child in children}
-
-    def is_healthy(self) -> bool:
-        """Whether the web process says that it and the databases are well."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", "/api/health")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-
 @pytest.fixture
 async def system(folder: Path) -> AsyncIterator[Started]:
     """Started and ready."""
-    with _up(folder, port=_free_port()) as started:
-        await _until_ready(started)
+    with up(folder, port=free_port(), pages=_pages(folder)) as started:
+        await started.until_ready()
         yield started
 
 
 async def test_everything_runs_and_what_is_killed_comes_back(system: Started) -> None:
     assert sorted(system.children()) == sorted(KILLED)
-    doctor = _delineate(system, "doctor")
+    doctor = system.delineate("doctor")
     # Without a demo there is no model: that, and nothing else, is found.
     assert [line for line in doctor.stdout.splitlines() if line.startswith("NOT OK")] == [
         line for line in doctor.stdout.splitlines() if "There is no default model" in line
     ]
-    added = _delineate(system, "user", "add", "--password-stdin", "anna", stdin="Pass-word-19\n")
+    added = system.delineate("user", "add", "--password-stdin", "anna", stdin="Pass-word-19\n")
     assert (added.returncode, added.stderr) == (0, "")
 
     for name in KILLED:
@@ -79,19 +47,19 @@ async def test_everything_runs_and_what_is_killed_comes_back(system: Started) ->
         await until(functools.partial(_is_another, system, name, than=victim))
         await until(system.is_healthy)
 
-    assert "anna" in _delineate(system, "user", "list").stdout
+    assert "anna" in system.delineate("user", "list").stdout
     await until(_send_to_every_queue(system))  # workers that lost their broker have found it
-    assert _delineate(system, "doctor").stdout == doctor.stdout
+    assert system.delineate("doctor").stdout == doctor.stdout
 
 
 async def test_a_stop_is_clean_and_the_next_start_keeps_everything(folder: Path) -> None:
-    port = _free_port()
-    with _up(folder, port=port) as first:
-        await _until_ready(first)
-        _delineate(first, "user", "add", "--password-stdin", "anna", stdin="Pass-word-19\n")
+    port = free_port()
+    with up(folder, port=port, pages=_pages(folder)) as first:
+        await first.until_ready()
+        first.delineate("user", "add", "--password-stdin", "anna", stdin="Pass-word-19\n")
         ports = json.loads((first.var / "ports.json").read_text())
         secrets = (first.var / "secrets.json").read_text()
-        another = _delineate(first, "up", "--port", str(_free_port()))
+        another = first.delineate("up", "--port", str(free_port()))
         assert another.returncode == 1
         assert f"(process {first.process.pid}) already runs" in another.stderr
         assert another.stderr.endswith("[already_running]\n")
@@ -105,9 +73,9 @@ async def test_a_stop_is_clean_and_the_next_start_keeps_everything(folder: Path)
         )
         assert _remaining(first.var) == []
 
-    with _up(folder, port=port) as second:
-        await _until_ready(second)
-        assert "anna" in _delineate(second, "user", "list").stdout
+    with up(folder, port=port, pages=_pages(folder)) as second:
+        await second.until_ready()
+        assert "anna" in second.delineate("user", "list").stdout
         assert json.loads((second.var / "ports.json").read_text()) == ports
         assert (second.var / "secrets.json").read_text() == secrets
 
@@ -115,14 +83,14 @@ async def test_a_stop_is_clean_and_the_next_start_keeps_everything(folder: Path)
 async def test_after_the_supervisor_itself_was_killed_the_next_start_is_whole(
     folder: Path,
 ) -> None:
-    port = _free_port()
-    with _up(folder, port=port) as first:
-        await _until_ready(first)
+    port = free_port()
+    with up(folder, port=port, pages=_pages(folder)) as first:
+        await first.until_ready()
         first.process.kill()
         first.process.wait()
 
-    with _up(folder, port=port) as second:
-        await _until_ready(second)
+    with up(folder, port=port, pages=_pages(folder)) as second:
+        await second.until_ready()
         assert sorted(second.children()) == sorted(KILLED)
 
 
@@ -136,68 +104,11 @@ def test_two_systems_have_nothing_in_common(folder: Path) -> None:
     assert all(a.command != b.command for a, b in workers)
 
 
-@contextmanager
-def _up(folder: Path, *, port: int) -> Iterator[Started]:
+def _pages(folder: Path) -> Path:
     pages = folder / "pages"
     pages.mkdir(exist_ok=True)
     (pages / "index.html").write_text("<!doctype html><title>Delineate</title>")
-    output = folder / "up.log"
-    command = [*_command("up"), "--no-demo", "--var", str(folder / "var"), "--port", str(port)]
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            command, env=_environment(folder), stdout=file, stderr=subprocess.STDOUT
-        )
-    try:
-        yield Started(process, output, folder / "var", port)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-async def _until_ready(started: Started) -> None:
-    def is_ready() -> bool:
-        assert started.process.poll() is None, started.output.read_text()
-        return "Delineate is ready" in started.output.read_text()
-
-    await until(is_ready)
-
-
-def _delineate(
-    started: Started, command: str, *arguments: str, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_command(command), "--var", str(started.var), *arguments],
-        env=_environment(started.var.parent),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def _command(name: str) -> list[str]:
-    return [sys.executable, "-c", "from delineate.cli import main; exit(main())", name]
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    ours = ("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "DJANGO_SETTINGS_MODULE")
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ours and not name.startswith("DELINEATE_")
-    }
-    return {**inherited, "DELINEATE_FRONTEND": str(folder / "pages")}
-
-
-def _name(child: psutil.Process) -> str:
-    command: list[str] = child.cmdline()
-    if "-Q" in command:
-        return command[command.index("-Q") + 1]
-    for name, word in {"web": "uvicorn", "beat": "beat"}.items():
-        if word in command:
-            return name
-    program = str(child.name())
-    return {"redis-server": "redis"}.get(program, program)
+    return pages
 
 
 def _is_another(system: Started, name: str, *, than: psutil.Process) -> bool:
@@ -234,8 +145,3 @@ def _remaining(var: Path) -> list[str]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
-
-
-def _free_port() -> int:
-    with reserve() as held:
-        return int(held.getsockname()[1])
