@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import numpy.typing as npt
+from django.test import Client
 from pydicom import Dataset
 
 from delineate import storage
@@ -45,6 +46,13 @@ def new_uid() -> str:
 def new_user(username: str | None = None) -> User:
     """An account without a password."""
     return User.objects.create(username=username or f"user-{next(_numbers)}")
+
+
+def browser_of(user: User) -> Client:
+    """A client that is signed in as ``user``."""
+    client = Client()
+    client.force_login(user)
+    return client
 
 
 def new_project(*labels: str, lead: User | None = None, name: str = "Livers") -> Project:

@@ -81,16 +81,19 @@ def build(export_id: uuid.UUID) -> None:
 
 def withdraw_outdated() -> None:
     """Remove the files of exports that hold masks of a study deleted since."""
-    for export in Export.objects.filter(state=JobState.DONE):
-        if selectors.is_outdated(export):
-            with transaction.atomic():
-                jobs.fail(
-                    export,
-                    code="study_deleted",
-                    message="A study in this export has been deleted; export again.",
-                )
-                _tell(export)
-            storage.delete_prefix(export.file_prefix)
+    done = list(Export.objects.filter(state=JobState.DONE))
+    deleted = selectors.deleted_studies(done)
+    for export in done:
+        if deleted.isdisjoint(export.study_ids):
+            continue
+        with transaction.atomic():
+            jobs.fail(
+                export,
+                code="study_deleted",
+                message="A study in this export has been deleted; export again.",
+            )
+            _tell(export)
+        storage.delete_prefix(export.file_prefix)
 
 
 class _Run:
@@ -125,11 +128,11 @@ class _Run:
     def _write_all(self, archive: ZipFile, tasks: list[uuid.UUID]) -> None:
         refusals: list[CannotBeWritten] = []
         for pk in tasks:
-            # Asked anew: a task can have been reopened, or its study deleted, since the beginning.
-            task = self._tasks().select_related("series__study__subject").filter(pk=pk).first()
-            if task is not None:
+            # Asked anew: since the beginning it may have been reopened, or deleted with its study.
+            delineation = selectors.delineation_of(pk, among=self._tasks())
+            if delineation is not None:
                 try:
-                    self._write_series(archive, task)
+                    self._write_series(archive, delineation)
                 except CannotBeWritten as refusal:
                     refusals.append(refusal)
             self._export.series_done += 1
@@ -139,8 +142,7 @@ class _Run:
         if not self._masks:
             raise Conflict("There are no accepted masks any more.", code="nothing_to_export")
 
-    def _write_series(self, archive: ZipFile, task: Task) -> None:
-        delineation = selectors.delineation_of(task)
+    def _write_series(self, archive: ZipFile, delineation: Delineation) -> None:
         held: list[File] = []
         for file in self._kind.write(delineation):
             self._kind.check(file, delineation)
@@ -152,7 +154,7 @@ class _Run:
         self._add(archive, f"{delineation.folder}/{certificate.name}", certificate.data)
         self._series += 1
         self._masks += len(delineation.masks)
-        self._study_ids.add(task.series.study_id)
+        self._study_ids.add(delineation.study_id)
 
     def _add(self, archive: ZipFile, path: str, data: bytes) -> None:
         _add(archive, path, data)

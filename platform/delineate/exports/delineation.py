@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final
+from uuid import UUID
 
 import numpy as np
 
@@ -93,6 +94,7 @@ class Review:
 class Delineation:
     """A series, its slices in order along the normal, its labels by value, its accepted masks."""
 
+    study_id: UUID
     study_number: int
     series_number: int  # 1 … in its study
     study_uid: str

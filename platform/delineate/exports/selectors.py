@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
@@ -47,26 +48,30 @@ def tasks_with_masks(project: Project, *, reviewed_only: bool) -> QuerySet[Task]
     return tasks.order_by("series__study__number", "series__number", "series__id")
 
 
-def is_outdated(export: Export) -> bool:
-    """Whether a study whose masks it holds has been deleted since."""
-    present = Study.objects.filter(id__in=export.study_ids).count()
-    return present < len(export.study_ids)
+def deleted_studies(exports: Iterable[Export]) -> set[UUID]:
+    """Of the studies whose masks the exports hold, those that have been deleted since."""
+    held = {study_id for export in exports for study_id in export.study_ids}
+    return held - set(Study.objects.filter(id__in=held).values_list("id", flat=True))
 
 
-def delineation_of(task: Task) -> Delineation:
-    """The task's series with the masks that count now, read at one moment."""
-    # The lock holds off acceptances, and the review that may follow them.
+def delineation_of(task_id: UUID, *, among: QuerySet[Task]) -> Delineation | None:
+    """The task's series and masks, as at one moment; None when it is no longer ``among`` them."""
     with transaction.atomic():
-        Task.objects.select_for_update().filter(pk=task.pk).first()
-        revisions = list(annotation.newest_revisions(task).select_related("slice", "label", "by"))
-        review = (
-            ReviewRow.objects.filter(
-                task=task, task__state=State.ACCEPTED, decision=ReviewRow.Decision.ACCEPTED
-            )
-            .select_related("reviewer")
-            .last()
+        # The lock holds off acceptances, and moves of the task that might follow them.
+        task = (
+            among.select_for_update(of=("self",))
+            .select_related("series__study__subject")
+            .filter(pk=task_id)
+            .first()
         )
-    return _delineation(task.series, revisions, review)
+        if task is None:
+            return None
+        revisions = list(annotation.newest_revisions(task).select_related("slice", "label", "by"))
+        review = None
+        if task.state == State.ACCEPTED:
+            accepting = task.reviews.filter(decision=ReviewRow.Decision.ACCEPTED)
+            review = accepting.select_related("reviewer").last()
+        return _delineation(task.series, revisions, review)
 
 
 def _delineation(
@@ -74,6 +79,7 @@ def _delineation(
 ) -> Delineation:
     rows = list(series.slices.select_related("instance").order_by("index"))
     return Delineation(
+        study_id=series.study_id,
         study_number=series.study.number,
         series_number=_number_in_study(series),
         study_uid=series.study.study_uid,

@@ -63,7 +63,7 @@ def open_file(export: Export, *, by: User) -> BinaryIO:
     require(by, Action.EXPORT, export.project)
     if export.state != JobState.DONE:
         raise Conflict(export.error_message or "The export is not finished yet.", code="not_ready")
-    if selectors.is_outdated(export):
+    if selectors.deleted_studies([export]):
         raise Conflict(
             "A study in this export has been deleted; export again.", code="study_deleted"
         )

@@ -9,7 +9,6 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from django.test import Client
 
 from delineate.exports.build import build
 from delineate.exports.models import Export
@@ -39,8 +38,7 @@ def export_of():
     """A function: export a project as its lead does, run the job, fetch the zip."""
 
     def export(project: Project, format: str, *, reviewed_only: bool = True) -> Fetched:
-        browser = Client()
-        browser.force_login(factories.lead_of(project))
+        browser = factories.browser_of(factories.lead_of(project))
         asked = browser.post(
             f"/api/projects/{project.id}/exports",
             {"format": format, "reviewed_only": reviewed_only},
