@@ -482,7 +482,11 @@ function operationRefused(
   const ofCanvas = session.outbox.filter((entry) => keyOf(entry.operation) === keyOf(operation));
   // An operation behind one that is still owed looks stale and is not: both are sent again.
   const isBehind = ofCanvas[0]?.operation.sequence !== operation.sequence;
-  if (PASSING.has(message.code) || isBehind) return [session, [{ kind: "resend_soon" }]];
+  if (isBehind) return [session, [{ kind: "resend_soon" }]];
+  if (PASSING.has(message.code)) {
+    const sentence = `Your last change is not saved yet: ${message.message} It is sent again until it is.`;
+    return [session.notice?.text === sentence ? session : notify(session, "error", sentence), [{ kind: "resend_soon" }]];
+  }
   const outbox = session.outbox.filter((entry) => !ofCanvas.includes(entry));
   const dropped = { ...session, outbox, accepting: null };
   if (message.code === "stale_base") {

@@ -28,6 +28,30 @@ describe("a message from the server", () => {
   });
 });
 
+describe("a mask in a message", () => {
+  const withCounts = (counts: unknown) => {
+    const id = "0".repeat(32);
+    const uuid = "00000000-0000-4000-8000-00000000000a";
+    const timing = { queue_ms: 1, load_ms: 1, encode_ms: 0, decode_ms: 5, total_ms: 7 };
+    const mask = { height: 2, width: 3, counts };
+    const prompts = { points: [], box: null };
+    const made = { proposal_id: id, mask, predicted_iou: 0.5, model_digest: "a".repeat(64), prompts, seal: "s" };
+    const message = { kind: "proposal", request_id: id, slice_id: uuid, label_id: uuid, proposal: made, timing, server_ms: 9 };
+    return JSON.stringify(message);
+  };
+
+  it.each([[[6]], [[0, 6]], [[1, 2, 3]]])("may have the runs %j", (counts) => {
+    expect(reads(withCounts(counts))).toBe(true);
+  });
+
+  it.each([[[5]], [[7]], [[1, 0, 5]], [[-1, 7]], [[1.5, 4.5]], [["6"]], [[null, 6]], ["6"], [null]])(
+    "may not have the runs %j",
+    (counts) => {
+      expect(reads(withCounts(counts))).toBe(false);
+    },
+  );
+});
+
 describe("the contract's examples", () => {
   it("are read where they are golden", () => {
     expect(golden.filter(([, text]) => !reads(text)).map(([name]) => name)).toEqual([]);

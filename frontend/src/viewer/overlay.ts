@@ -78,7 +78,9 @@ function cleared(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
   const [width, height] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   context.setTransform(1, 0, 0, 1, 0, 0);
-  context.clearRect(0, 0, width, height);
+  // In two halves: seen in Chromium 156, clearing the whole canvas as a frame's only act has no effect.
+  context.clearRect(0, 0, width / 2, height);
+  context.clearRect(width / 2, 0, width, height);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   return context;
 }

@@ -1,6 +1,6 @@
 /** Where somebody delineates: labels and tools, the slice, and what becomes of its mask. */
 import { Alert, Anchor, Badge, Button, Notification } from "@mantine/core";
-import { useEffect, useEffectEvent, useMemo, useState } from "react";
+import { useEffect, useEffectEvent, useMemo, useState, type ReactNode } from "react";
 import { Link } from "react-router";
 import type { Runner } from "../session/runner";
 import { currentPlace, keyOf, type Intent } from "../session/session";
@@ -17,7 +17,7 @@ import { commandFor, nextRadius, type Command } from "./shortcuts";
 import { SliceStrip } from "./SliceStrip";
 import { may, sourceOf, STATE_NAMES, whyReadOnly, windowOf, type Task } from "./task";
 import { ToolPanel } from "./ToolPanel";
-import { useRunner, useSession } from "./useSession";
+import { useRunner, useSession, useSliceInAddress } from "./useSession";
 import { VerdictDialog } from "./VerdictDialog";
 import { WindowPanel } from "./WindowPanel";
 import classes from "./Workspace.module.css";
@@ -33,6 +33,7 @@ const NOTICE_MS = 6000;
 export function Workspace({ task, reloadTask }: WorkspaceProps) {
   const runner = useRunner(task, { reloadTask });
   const session = useSession(runner);
+  useSliceInAddress(runner);
   const { dispatch } = runner;
   const { series, labels } = task;
   const [voi, setVoi] = useState<Window | null>(() => windowOf(series));
@@ -100,8 +101,9 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
 
   useEffect(() => {
     const listener = (event: KeyboardEvent) => onKey(event);
-    window.addEventListener("keydown", listener);
-    return () => window.removeEventListener("keydown", listener);
+    // Before a dialog hears of it: the Escape that closes a dialog must not clear the mask behind it.
+    window.addEventListener("keydown", listener, { capture: true });
+    return () => window.removeEventListener("keydown", listener, { capture: true });
   }, []);
 
   const noticeNumber = session.notice?.tone === "info" ? session.notice.number : null;
@@ -250,26 +252,34 @@ function Banners({ task, readOnly }: { task: Task; readOnly: string | null }) {
   return (
     <>
       {task.model?.trained === false && (
-        <Alert color="yellow" variant="light" className={classes.banner} data-testid="model-banner">
+        <Banner tone="warning" testId="model-banner">
           This model is untrained: its proposals are random shapes. Train or add a model to get real ones.
-        </Alert>
+        </Banner>
       )}
       {task.model === null && (
-        <Alert color="yellow" variant="light" className={classes.banner} data-testid="model-banner">
-          This project has no model: brush and eraser work, points and boxes get no proposal.
-        </Alert>
+        <Banner tone="warning" testId="model-banner">
+          There is no model yet, so nothing can be delineated here until one has been added.
+        </Banner>
       )}
       {task.state === "returned" && lastWord !== undefined && (
-        <Alert color="orange" variant="light" className={classes.banner} data-testid="returned-banner">
+        <Banner tone="warning" testId="returned-banner">
           Returned by {lastWord.reviewer}: {lastWord.comment}
-        </Alert>
+        </Banner>
       )}
       {readOnly !== null && (
-        <Alert color="blue" variant="light" className={classes.banner} data-testid="read-only-banner">
+        <Banner tone="info" testId="read-only-banner">
           {readOnly}
-        </Alert>
+        </Banner>
       )}
     </>
+  );
+}
+
+function Banner({ tone, testId, children }: { tone: "info" | "warning"; testId: string; children: ReactNode }) {
+  return (
+    <div className={classes.banner} data-tone={tone} role="note" data-testid={testId}>
+      {children}
+    </div>
   );
 }
 

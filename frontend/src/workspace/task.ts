@@ -21,7 +21,8 @@ export const STATE_NAMES: Readonly<Record<Task["state"], string>> = {
 
 export function factsOf(task: Task): TaskFacts {
   return {
-    mayEdit: may(task, "annotate") && EDITABLE.includes(task.state),
+    // Without a model there is no session that could save.
+    mayEdit: may(task, "annotate") && EDITABLE.includes(task.state) && task.model !== null,
     slices: task.series.slices,
     labelIds: task.labels.map(({ id }) => id),
     drafts: task.drafts,

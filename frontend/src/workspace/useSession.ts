@@ -13,7 +13,10 @@ const COUNT_EVERY_MS = 1000;
 export function useRunner(task: Task, { reloadTask }: { reloadTask: () => void }): Runner {
   const [runner] = useState(() => {
     const { rows, columns } = task.series;
-    return run(open(factsOf(task), { clientId: crypto.randomUUID(), height: rows, width: columns }));
+    const session = open(factsOf(task), { clientId: crypto.randomUUID(), height: rows, width: columns });
+    const begun = run(session);
+    begun.dispatch({ kind: "go_to_slice", index: sliceInAddress() ?? session.sliceIndex });
+    return begun;
   });
   const { secondsOn, handedIn } = useActivity(runner);
   const taskId = task.id;
@@ -57,6 +60,24 @@ export function useRunner(task: Task, { reloadTask }: { reloadTask: () => void }
   }, [runner]);
 
   return runner;
+}
+
+const NOTE_PLACE_MS = 300; // browsers limit how often an address may change
+
+/** Keeps the slice on screen in the address, so that a reload, or whom it is sent to, comes back to it. */
+export function useSliceInAddress(runner: Runner): void {
+  const { sliceIndex } = useSession(runner);
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      window.history.replaceState(window.history.state, "", `#slice=${sliceIndex + 1}`);
+    }, NOTE_PLACE_MS);
+    return () => clearTimeout(timer);
+  }, [sliceIndex]);
+}
+
+function sliceInAddress(): number | null {
+  const number = /^#slice=(\d+)$/.exec(window.location.hash)?.[1];
+  return number === undefined ? null : Number(number) - 1;
 }
 
 export function useSession(runner: Runner): Session {
