@@ -49,7 +49,8 @@ class Settings(BaseSettings):
 settings = Settings()
 
 # Read by OpenMP when torch is loaded, which is later. Left alone, its threads spin at every
-# barrier: with a busy neighbour on two cores that made a decode of 14 ms take 900.
+# barrier, and a busy neighbour makes decodes forty times slower; this costs some 4 ms at rest
+# (docs/decisions/2026-11-23-passive-waiting-threads.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = Celery("mlworker", include=["mlworker.tasks"])
