@@ -4,6 +4,7 @@ import { IconUserMinus, IconUserPlus } from "@tabler/icons-react";
 import { useState, type SyntheticEvent } from "react";
 import { client, dataOf, throwRefusal, type Schemas } from "../api/client";
 import { useAct } from "../app/useAct";
+import { Confirm } from "./Confirm";
 import type { Project } from "./ProjectPage";
 
 type Role = Schemas["Role"];
@@ -17,6 +18,7 @@ const ROLES: { value: Role; label: string }[] = [
 export function MembersTab({ project }: { project: Project }) {
   const mayManage = project.actions.includes("manage");
   const stale = [["project", project.id]];
+  const [removing, setRemoving] = useState<Schemas["MemberOut"]>();
   const change = useAct(
     async ({ userId, role }: { userId: number; role: Role }) =>
       dataOf(
@@ -59,7 +61,7 @@ export function MembersTab({ project }: { project: Project }) {
                 {mayManage && (
                   <ActionIcon
                     variant="subtle" color="red" aria-label={`Remove ${member.username}`}
-                    onClick={() => remove.mutate(member.user_id)}
+                    onClick={() => setRemoving(member)}
                   >
                     <IconUserMinus size={16} />
                   </ActionIcon>
@@ -70,6 +72,15 @@ export function MembersTab({ project }: { project: Project }) {
         </Table.Tbody>
       </Table>
       {mayManage && <AddMember projectId={project.id} />}
+      <Confirm
+        opened={removing !== undefined}
+        title={`Remove ${removing?.username ?? ""} from the project?`}
+        action="Remove"
+        onConfirm={() => removing && remove.mutate(removing.user_id)}
+        onClose={() => setRemoving(undefined)}
+      >
+        They lose access at once. What they have delineated and reviewed stays, under their name.
+      </Confirm>
     </Stack>
   );
 }

@@ -10,6 +10,7 @@ import { useAct } from "../app/useAct";
 import { usePageTitle } from "../app/usePageTitle";
 import { Empty } from "./Empty";
 import { LABEL_COLORS } from "./labelColors";
+import { counted } from "./words";
 
 export function ProjectsPage() {
   usePageTitle("Projects");
@@ -37,7 +38,7 @@ export function ProjectsPage() {
               <Badge variant="light" color="gray">{project.role}</Badge>
             </Group>
             <Text size="sm" c="dimmed" mt="xs">
-              {count(project.labels, "label")} · {count(project.members, "member")}
+              {counted(project.labels, "label")} · {counted(project.members, "member")}
             </Text>
           </Card>
         ))}
@@ -88,8 +89,4 @@ function CreateDialog({ opened, onClose }: { opened: boolean; onClose: () => voi
 
 function colorAt(index: number): string {
   return LABEL_COLORS[index % LABEL_COLORS.length] ?? "#2bb8a3";
-}
-
-function count(n: number, thing: string): string {
-  return `${n} ${thing}${n === 1 ? "" : "s"}`;
 }

@@ -13,6 +13,7 @@ import { Empty } from "./Empty";
 import type { Project } from "./ProjectPage";
 import { TaskState } from "./taskStates";
 import { Uploads } from "./Uploads";
+import { slicesInWords } from "./words";
 
 export function StudiesTab({ project }: { project: Project }) {
   const studies = useQuery(queries.studies(project.id));
@@ -119,8 +120,4 @@ function OpenButton({ seriesId }: { seriesId: string }) {
       Open
     </Button>
   );
-}
-
-function slicesInWords(slices: number): string {
-  return slices === 1 ? "1 slice" : `${slices} slices`;
 }

@@ -8,6 +8,7 @@ import { queries } from "../api/queries";
 import { Empty } from "./Empty";
 import type { Project } from "./ProjectPage";
 import { TaskState } from "./taskStates";
+import { slicesInWords } from "./words";
 
 type Task = Schemas["TaskSummary"];
 type Filter = "todo" | "review" | "all";
@@ -61,7 +62,7 @@ export function TasksTab({ project }: { project: Project }) {
               <Table.Tr key={task.id} data-testid="task-row">
                 <Table.Td>{task.study_number}</Table.Td>
                 <Table.Td><Text ff="monospace" size="sm">{task.subject}</Text></Table.Td>
-                <Table.Td>{task.modality}, {task.slices} slices</Table.Td>
+                <Table.Td>{task.modality}, {slicesInWords(task.slices)}</Table.Td>
                 <Table.Td>{task.accepted_masks}</Table.Td>
                 <Table.Td>
                   <TaskState state={task.state} />
