@@ -104,7 +104,7 @@ class ReviewOut(Schema):
 
     @staticmethod
     def resolve_reviewer(review: Review | ReviewOut) -> str:
-        """The reviewer's name; asked again of what was made, when that becomes part of an answer."""
+        """The reviewer's name; asked again of what was made, once that is part of an answer."""
         return review.reviewer if isinstance(review, ReviewOut) else review.reviewer.username
 
 
