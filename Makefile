@@ -57,7 +57,7 @@ contract-check: setup
 	    echo "The browser's copy of the contract was stale; it has been made anew: commit it."; exit 1; fi
 
 bench: setup
-	$(BIN)/python benchmarks/click.py $(if $(PORT),--url http://127.0.0.1:$(PORT))
+	$(BIN)/python -P benchmarks/click.py $(if $(PORT),--url http://127.0.0.1:$(PORT))
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \

@@ -1,6 +1,8 @@
 """What a click costs: prompts through a real socket of a running system, beside the bare decode.
 
-    python benchmarks/click.py --url http://127.0.0.1:8700 --sign-ins var/demo-sign-ins.txt
+    python -P benchmarks/click.py --url http://127.0.0.1:8700 --var var
+
+(-P, because this file would stand in the way of the library of the same name.)
 
 Everything is measured in one run, because machines are noisy: the bare decode (prompt encoder, mask
 decoder, mask at slice size, run lengths) in this process, on the same checkpoint and embedding,
@@ -241,13 +243,12 @@ def main() -> None:
     """Measure the running system."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8700")
-    parser.add_argument("--sign-ins", type=Path, default=Path("var/demo-sign-ins.txt"))
     parser.add_argument("--var", type=Path, default=Path("var"))
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     env.adopt(running.environment(arguments.var))
     django.setup()
-    username, password = arguments.sign_ins.read_text().splitlines()[0].split()
+    username, password = (arguments.var / "demo-sign-ins.txt").read_text().splitlines()[0].split()
     target = find_target(sign_in(arguments.url, username, password), arguments.url)
     rows, columns = target.size
     weights = arguments.var / "objects" / checkpoint_key(target.task["model"]["digest"])
@@ -288,15 +289,7 @@ class EncodeQueue:
     def clear(self) -> None:
         """Remove what came of it."""
         for image in self._images:
-            assert image.window is not None
-            self._delete(
-                embedding_key(
-                    pixels_digest=image.pixels_digest,
-                    window=(image.window.centre, image.window.width),
-                    preparation=image.preparation,
-                    model_digest=self._digest,
-                )
-            )
+            self._delete(embedding_key(image, model_digest=self._digest))
 
 
 def _batches(images: list[SliceImage]) -> Iterator[list[SliceImage]]:

@@ -48,11 +48,6 @@ class Settings(BaseSettings):
 
 settings = Settings()
 
-# Read by OpenMP when torch is loaded, which is later. Left alone, its threads spin at every
-# barrier, and a busy neighbour makes decodes forty times slower; this costs some 4 ms at rest
-# (docs/decisions/2026-11-23-passive-waiting-threads.md).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 app = Celery("mlworker", include=["mlworker.tasks"])
 app.conf.update(
     broker_url=settings.redis_url,
@@ -115,6 +110,11 @@ def queue_of(argv: list[str]) -> str:
     """The queue this process was started for: ``celery … -Q interactive``."""
     return argv[argv.index("-Q") + 1] if "-Q" in argv else "interactive"
 
+
+# Read by OpenMP when torch is loaded, which is later. Threads that encode or train sleep when they
+# wait for each other; those that decode spin, which is quicker while nothing encodes (threads.py).
+if queue_of(sys.argv) != "interactive":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 heartbeat = Heartbeat(queue_of(sys.argv))
 

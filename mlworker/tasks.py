@@ -69,6 +69,7 @@ from mlworker.inference.predictor import Predictor
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, CheckpointError, digest, untrained
 from mlworker.storage import ArtifactMissing, Store
+from mlworker.threads import encoding, take_threads
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def encode_slices_task(payload: str) -> None:
     except ValidationError as error:
         logger.error("A command to encode was dropped: %s", error)
         return
-    with heartbeat.during_task():
+    with heartbeat.during_task(), encoding(connection):
         event = encode_slices(command)
     try:
         app.send_task(EVENT_TASK, args=[event.model_dump_json()], queue=EVENT_QUEUE)
@@ -140,12 +141,13 @@ def segment(command: SegmentSlice) -> tuple[Message, Array | None]:
     started = time.time()
     image = command.image
     _refuse_what_misses_the_slice(command)
-    embedding = embeddings.get(_embedding_key(image, model_digest=command.model_digest))
+    embedding = embeddings.get(embedding_key(image, model_digest=command.model_digest))
     if embedding is None:
         return NotPrepared(request_id=command.request_id), None
     predictor = predictors.get(command.model_digest)
     mask_prompt = _mask_prompt(command.refine)
     loaded = time.time()
+    take_threads(connection, at_most=settings.threads)
     prediction = predictor.predict(
         embedding,
         height=image.height,
@@ -179,7 +181,7 @@ def encode_slices(command: EncodeSlices) -> SlicesEncoded:
     missing: dict[str, list[EncodeItem]] = {}  # by key: equal slices are encoded once
     prepared: dict[str, geometry.Rgb] = {}
     for item in command.items:
-        key = _embedding_key(item.image, model_digest=command.model_digest)
+        key = embedding_key(item.image, model_digest=command.model_digest)
         try:
             if not store.exists(key):
                 prepared[key] = geometry.to_rgb(_pixels(item.image), item.image)
@@ -294,16 +296,6 @@ def _explain(error: Exception) -> tuple[FailureCode, str]:
         case _:
             logger.exception("A command failed", exc_info=error)
             return "worker_failed", "The worker failed; its log has the details."
-
-
-def _embedding_key(image: SliceImage, *, model_digest: str) -> str:
-    window = image.window
-    return embedding_key(
-        pixels_digest=image.pixels_digest,
-        window=None if window is None else (window.centre, window.width),
-        preparation=image.preparation,
-        model_digest=model_digest,
-    )
 
 
 def _pixels(image: SliceImage) -> Array:

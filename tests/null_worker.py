@@ -41,7 +41,6 @@ from mlworker.contract.messages import (
     Reply,
     Segmented,
     SegmentSlice,
-    SliceImage,
     SlicesEncoded,
     Timing,
 )
@@ -169,7 +168,7 @@ def _application(redis_url: str, storage_url: str) -> Celery:
 
 def _reply(command: SegmentSlice, *, store: Store, connection: redis.Redis) -> Reply:
     """`answer`, for slices that are prepared and logits that are still kept."""
-    if not store.exists(_embedding_key(command.image, model_digest=command.model_digest)):
+    if not store.exists(artifacts.embedding_key(command.image, model_digest=command.model_digest)):
         return NotPrepared(request_id=command.request_id)
     refine = command.refine
     if isinstance(refine, PreviousLogits) and not connection.exists(
@@ -206,7 +205,7 @@ def _encode(item: EncodeItem, *, command: EncodeSlices, store: Store) -> Encoded
         return EncodedSlice(
             encoding_id=item.encoding_id, code="artifact_missing", message=f"{error}."
         )
-    key = _embedding_key(item.image, model_digest=command.model_digest)
+    key = artifacts.embedding_key(item.image, model_digest=command.model_digest)
     store.put_array(key, np.zeros((256, 16, 16), np.float16))
     return EncodedSlice(encoding_id=item.encoding_id)
 
@@ -246,13 +245,3 @@ def _ellipse(
     radii: tuple[float, float],
 ) -> Mask:
     return ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2 <= 1
-
-
-def _embedding_key(image: SliceImage, *, model_digest: str) -> str:
-    window = image.window
-    return artifacts.embedding_key(
-        pixels_digest=image.pixels_digest,
-        window=None if window is None else (window.centre, window.width),
-        preparation=image.preparation,
-        model_digest=model_digest,
-    )

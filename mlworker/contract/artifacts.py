@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlworker.contract.messages import SliceImage
+
 Array = npt.NDArray[Any]
 
 
@@ -60,19 +62,15 @@ def checkpoint_key(digest: str) -> str:
     return f"models/{digest}.safetensors"
 
 
-def embedding_key(
-    *,
-    pixels_digest: str,
-    window: tuple[float, float] | None,
-    preparation: int,
-    model_digest: str,
-) -> str:
-    """Content address of an embedding, (256, 16, 16) float16 at 256 px.
+def embedding_key(image: SliceImage, *, model_digest: str) -> str:
+    """Content address of a slice's embedding, (256, 16, 16) float16 at 256 px.
 
-    Equal pixels, window (centre, width), preparation and model give an equal key, so nothing is
-    encoded twice and a new model invalidates exactly what it must.
+    Equal pixels, prepared equally, and an equal model give an equal key: nothing is encoded twice,
+    and a new model invalidates exactly what it must. Where the pixels lie does not matter.
     """
-    content = json.dumps([pixels_digest, window, preparation, model_digest])
+    content = json.dumps(
+        [image.model_dump(mode="json", exclude={"pixels_key"}), model_digest], sort_keys=True
+    )
     return f"embeddings/{model_digest[:16]}/{hashlib.sha256(content.encode()).hexdigest()}.npy"
 
 

@@ -122,7 +122,7 @@ def test_the_mask_is_what_the_model_says(segment, prepared, model, store):
     points = (POINT, Point(x=5, y=5, positive=False))
     with store.as_file(checkpoint_key(model)) as path:
         predictor = decoding_part(Checkpoint(path))
-    embedding = store.get_array(_key(prepared, model))
+    embedding = store.get_array(embedding_key(prepared, model_digest=model))
     assert (embedding.shape, embedding.dtype.name) == ((256, 16, 16), "float16")
 
     reply = segment(prepared, points=points, box=box)
@@ -169,7 +169,7 @@ def test_the_last_proposal_is_refined_by_its_probabilities(broker, segment, prep
     refined = segment(prepared, points=more, refine=PreviousLogits(proposal_id=first.proposal_id))
 
     expected = tasks.predictors.get(model).predict(
-        torch.from_numpy(store.get_array(_key(prepared, model))),
+        torch.from_numpy(store.get_array(embedding_key(prepared, model_digest=model))),
         height=60,
         width=80,
         points=more,
@@ -247,7 +247,9 @@ def test_a_box_may_reach_over_the_edge(segment, prepared):
 
 def test_a_model_that_is_not_stored_is_said_to_be_missing(ask, store, prepared, model):
     other = "0" * 64
-    store.put_array(_key(prepared, other), np.zeros((256, 16, 16), np.float16))
+    store.put_array(
+        embedding_key(prepared, model_digest=other), np.zeros((256, 16, 16), np.float16)
+    )
     command = commands.segment(prepared, model_digest=other, points=(POINT,))
 
     reply = ask(tasks.segment_slice_task, command)
@@ -296,7 +298,7 @@ def test_encoding_is_told_in_an_event(broker, store, model):
     assert _event(broker) == SlicesEncoded(
         model_digest=model, slices=({"encoding_id": command.items[0].encoding_id},)
     )
-    assert store.exists(_key(image, model))
+    assert store.exists(embedding_key(image, model_digest=model))
 
 
 def test_what_exists_is_not_encoded_again(store, model, encoder_calls):
@@ -339,8 +341,10 @@ def test_a_bad_slice_fails_alone(store, model, encoder_calls):
         "artifact_invalid",
     ]
     assert encoder_calls == [1]
-    assert store.exists(_key(good, model))
-    assert not any(store.exists(_key(image, model)) for image in (lost, changed, resized))
+    assert store.exists(embedding_key(good, model_digest=model))
+    assert not any(
+        store.exists(embedding_key(image, model_digest=model)) for image in (lost, changed, resized)
+    )
 
 
 def test_a_slice_that_is_no_array_fails_alone(store, model):
@@ -356,7 +360,9 @@ def test_a_slice_that_is_no_array_fails_alone(store, model):
 def test_without_its_model_a_batch_fails_and_what_was_there_stays(store, prepared, model):
     other = "0" * 63 + "1"
     image = commands.stored_image(store, commands.ct_slice(shift=14))
-    store.put_array(_key(prepared, other), np.zeros((256, 16, 16), np.float16))
+    store.put_array(
+        embedding_key(prepared, model_digest=other), np.zeros((256, 16, 16), np.float16)
+    )
 
     event = tasks.encode_slices(commands.encode(prepared, image, model_digest=other))
 
@@ -406,16 +412,6 @@ def test_a_failure_of_ours_is_answered_and_logged(broker, ask, prepared, model, 
     assert "A command failed" in caplog.text
     after = commands.segment(prepared, model_digest=model, points=(POINT,))
     assert isinstance(ask(tasks.segment_slice_task, after), Segmented)
-
-
-def _key(image, model_digest):
-    window = image.window
-    return embedding_key(
-        pixels_digest=image.pixels_digest,
-        window=None if window is None else (window.centre, window.width),
-        preparation=image.preparation,
-        model_digest=model_digest,
-    )
 
 
 def _event(broker):

@@ -19,8 +19,9 @@ from delineate import jobs, live, worker
 from delineate.jobs import MAX_ATTEMPTS, SILENT_AFTER, JobState
 from delineate.registry.models import ModelVersion
 from delineate.studies.models import Encoding, Series, Slice
-from delineate.studies.selectors import counted, embedding_key_of, image_of
+from delineate.studies.selectors import counted, image_of
 from mlworker.contract import broker
+from mlworker.contract.artifacts import embedding_key
 from mlworker.contract.messages import MAX_BATCH, EncodeItem, EncodeSlices, SlicesEncoded
 
 IN_FLIGHT: Final = 4 * MAX_BATCH
@@ -42,7 +43,7 @@ def request(
                 Encoding(
                     slice=slice_,
                     model_digest=model_digest,
-                    embedding_key=embedding_key_of(slice_, model_digest=model_digest),
+                    embedding_key=embedding_key(image_of(slice_), model_digest=model_digest),
                     priority=priority,
                 )
                 for slice_ in slices

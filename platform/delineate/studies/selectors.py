@@ -14,7 +14,6 @@ from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.selectors import projects_of
 from delineate.studies.models import Encoding, Instance, Series, Slice, Study, Upload
-from mlworker.contract.artifacts import embedding_key
 from mlworker.contract.messages import SliceImage, Window
 
 Reader = User | AnonymousUser
@@ -115,18 +114,6 @@ def image_of(slice_: Slice) -> SliceImage:
         intercept=slice_.intercept,
         inverted=slice_.inverted,
         window=window,
-    )
-
-
-def embedding_key_of(slice_: Slice, *, model_digest: str) -> str:
-    """Where the slice's embedding lies once it has been made."""
-    image = image_of(slice_)
-    window = image.window
-    return embedding_key(
-        pixels_digest=image.pixels_digest,
-        window=None if window is None else (window.centre, window.width),
-        preparation=image.preparation,
-        model_digest=model_digest,
     )
 
 

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mlworker.contract import artifacts
 from mlworker.contract.artifacts import ArtifactError
+from mlworker.contract.messages import SliceImage, Window
 
-KEY: dict[str, Any] = {
-    "pixels_digest": "a" * 64,
-    "window": (40.0, 400.0),
-    "preparation": 1,
-    "model_digest": "b" * 64,
-}
+MODEL = "b" * 64
+IMAGE = SliceImage(
+    pixels_key="here",
+    pixels_digest="a" * 64,
+    height=2,
+    width=3,
+    window=Window(centre=40, width=400),
+)
 
 
 @pytest.mark.parametrize("dtype", ["<i2", "<u2", "|u1", "<f2", "<f4", "|b1"])
@@ -55,18 +57,32 @@ def test_bytes_that_are_no_array_are_refused(data):
 
 
 def test_an_embedding_has_another_key_for_everything_that_changes_it():
-    changes: dict[str, Any] = {
+    changes: dict[str, object] = {
         "pixels_digest": "c" * 64,
-        "window": (41.0, 400.0),
+        "window": Window(centre=41, width=400),
+        "slope": 2.0,
+        "intercept": -1024.0,
+        "inverted": True,
         "preparation": 2,
-        "model_digest": "d" * 64,
     }
-    keys = [artifacts.embedding_key(**KEY)] + [
-        artifacts.embedding_key(**KEY | {field: value}) for field, value in changes.items()
+    keys = [
+        artifacts.embedding_key(IMAGE, model_digest=MODEL),
+        artifacts.embedding_key(IMAGE, model_digest="d" * 64),
+        *(
+            artifacts.embedding_key(IMAGE.model_copy(update={name: value}), model_digest=MODEL)
+            for name, value in changes.items()
+        ),
     ]
 
     assert all(a != b for a, b in itertools.combinations(keys, 2))
-    assert artifacts.embedding_key(**KEY) == keys[0]
+
+
+def test_an_embedding_is_the_same_wherever_its_pixels_lie():
+    elsewhere = IMAGE.model_copy(update={"pixels_key": "there"})
+
+    assert artifacts.embedding_key(elsewhere, model_digest=MODEL) == artifacts.embedding_key(
+        IMAGE, model_digest=MODEL
+    )
 
 
 def test_a_study_s_pixels_lie_under_its_prefix():
