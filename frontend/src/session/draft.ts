@@ -25,6 +25,7 @@ export function inverse(draft: DraftState, changes: DraftChanges): DraftChanges 
 export function visibleMask(draft: DraftState): RunLengths | null {
   const some = draft.proposal?.mask ?? draft.drawn;
   if (some === null) return null;
+  if (draft.drawn === null && draft.erased === null) return some;
   const none = empty(some.height, some.width);
   return compose(draft.proposal?.mask ?? none, { drawn: draft.drawn ?? none, erased: draft.erased ?? none });
 }

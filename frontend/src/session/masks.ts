@@ -42,7 +42,9 @@ export function decode({ height, width, counts }: RunLengths): Bitmap {
 }
 
 export function area({ counts }: RunLengths): number {
-  return counts.reduce((sum, count, run) => (run % 2 === 1 ? sum + count : sum), 0);
+  let sum = 0;
+  for (let run = 1; run < counts.length; run += 2) sum += counts[run] ?? 0;
+  return sum;
 }
 
 export function empty(height: number, width: number): RunLengths {

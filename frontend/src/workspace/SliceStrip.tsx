@@ -1,5 +1,5 @@
 /** All slices at a glance: which are prepared, drafted and accepted, and which is on screen. */
-import { useRef, type PointerEvent } from "react";
+import { memo, useRef, type PointerEvent } from "react";
 import type { Session } from "../session/session";
 import { markAt } from "./scene";
 import type { Label } from "./task";
@@ -17,6 +17,7 @@ interface SliceStripProps {
 export function SliceStrip({ session, labels, onGo }: SliceStripProps) {
   const strip = useRef<SVGSVGElement>(null);
   const { sliceIds, sliceIndex, prepared } = session;
+  const colors = labels.map(({ color }) => color).join();
   const height = PREPARED_ROW + ROW * Math.max(1, labels.length);
 
   function goTo(event: PointerEvent<SVGSVGElement>): void {
@@ -52,32 +53,51 @@ export function SliceStrip({ session, labels, onGo }: SliceStripProps) {
         data-testid="slice-strip"
       >
         {sliceIds.map((slice_id, index) => (
-          <g key={slice_id}>
-            <rect
-              x={index + 0.08}
-              y={0.5}
-              width={0.84}
-              height={PREPARED_ROW - 1.5}
-              className={prepared.has(slice_id) ? classes.prepared : classes.unprepared}
-            />
-            {labels.map(({ id, color }, row) => {
-              const mark = markAt(session, { slice_id, label_id: id });
-              return mark === "none" ? null : (
-                <rect
-                  key={id}
-                  x={index + 0.08}
-                  y={PREPARED_ROW + row * ROW + (mark === "accepted" ? 0.5 : ROW / 2)}
-                  width={0.84}
-                  height={mark === "accepted" ? ROW - 1 : ROW / 2 - 0.5}
-                  fill={color}
-                  opacity={mark === "accepted" ? 0.95 : 0.6}
-                />
-              );
-            })}
-          </g>
+          <SliceCell
+            key={slice_id}
+            index={index}
+            isPrepared={prepared.has(slice_id)}
+            marks={labels.map(({ id }) => markAt(session, { slice_id, label_id: id })).join()}
+            colors={colors}
+          />
         ))}
         <rect x={sliceIndex} y={0} width={1} height={height} className={classes.here} />
       </svg>
     </div>
   );
 }
+
+interface SliceCellProps {
+  readonly index: number;
+  readonly isPrepared: boolean;
+  readonly marks: string; // one per label, joined: equal ones are the same value, and nothing is rendered again
+  readonly colors: string;
+}
+
+const SliceCell = memo(function SliceCell({ index, isPrepared, marks, colors }: SliceCellProps) {
+  const colorOf = colors.split(",");
+  return (
+    <g>
+      <rect
+        x={index + 0.08}
+        y={0.5}
+        width={0.84}
+        height={PREPARED_ROW - 1.5}
+        className={isPrepared ? classes.prepared : classes.unprepared}
+      />
+      {marks.split(",").map((mark, row) =>
+        mark === "changed" || mark === "accepted" ? (
+          <rect
+            key={row}
+            x={index + 0.08}
+            y={PREPARED_ROW + row * ROW + (mark === "accepted" ? 0.5 : ROW / 2)}
+            width={0.84}
+            height={mark === "accepted" ? ROW - 1 : ROW / 2 - 0.5}
+            fill={colorOf[row]}
+            opacity={mark === "accepted" ? 0.95 : 0.6}
+          />
+        ) : null,
+      )}
+    </g>
+  );
+});

@@ -12,7 +12,7 @@ import { LabelList } from "./LabelList";
 import { MaskPanel } from "./MaskPanel";
 import { ReviewPanel } from "./ReviewPanel";
 import { SaveState } from "./SaveState";
-import { sceneOf } from "./scene";
+import { sceneKeeper } from "./scene";
 import { commandFor, nextRadius, type Command } from "./shortcuts";
 import { SliceStrip } from "./SliceStrip";
 import { may, sourceOf, STATE_NAMES, whyReadOnly, windowOf, type Task } from "./task";
@@ -46,7 +46,8 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
   // One object per series: the viewer opens it anew when it changes, and a refetched task is the same series.
   const sourceKey = JSON.stringify(sourceOf(task));
   const source = useMemo(() => JSON.parse(sourceKey) as ReturnType<typeof sourceOf>, [sourceKey]);
-  const scene = useMemo(() => sceneOf(session, labels, { areMasksShown }), [session, labels, areMasksShown]);
+  const [keepScene] = useState(sceneKeeper);
+  const scene = keepScene(session, labels, { areMasksShown });
   const label = labels.find(({ id }) => id === session.labelId) ?? null;
   const place = currentPlace(session);
   const isAccepting = session.accepting !== null && place !== null && keyOf(session.accepting) === keyOf(place);

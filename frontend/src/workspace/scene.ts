@@ -30,6 +30,28 @@ export function sceneOf(session: Session, labels: readonly Label[], { areMasksSh
   };
 }
 
+/** `sceneOf` that gives the same scene again while nothing in it has changed, so that it is not drawn again. */
+export function sceneKeeper(): typeof sceneOf {
+  let kept: Scene | null = null;
+  return (session, labels, view) => {
+    const scene = sceneOf(session, labels, view);
+    if (kept === null || !isSameScene(kept, scene)) kept = scene;
+    return kept;
+  };
+}
+
+function isSameScene(a: Scene, b: Scene): boolean {
+  return (
+    a.prompts === b.prompts &&
+    a.isAsking === b.isAsking &&
+    a.layers.length === b.layers.length &&
+    a.layers.every(({ mask, color, isCurrent }, i) => {
+      const other = b.layers[i];
+      return mask === other?.mask && color === other.color && isCurrent === other.isCurrent;
+    })
+  );
+}
+
 /** The draft's mask for the label in hand; of the others what was accepted, else what is drafted. */
 export function maskAt(session: Session, place: Place, { isCurrent }: { isCurrent: boolean }): RunLengths | null {
   const revision = session.revisions[keyOf(place)];
