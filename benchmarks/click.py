@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import statistics
 import time
 import uuid
@@ -232,8 +233,8 @@ def find_target(client: httpx.Client, url: str) -> Target:
         for project in client.get("/api/projects").json()
         for task in client.get(f"/api/projects/{project['id']}/tasks").json()
     ]
-    chosen = max(tasks, key=lambda task: task["prepared"])
-    if not chosen["prepared"]:
+    chosen = max(tasks, key=lambda task: task["prepared"], default=None)
+    if chosen is None or not chosen["prepared"]:
         raise SystemExit("No slice is prepared yet; wait for the demo to be encoded.")
     detail = client.get(f"/api/tasks/{chosen['id']}").json()
     return Target(url, dict(client.cookies), detail)
@@ -248,6 +249,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     env.adopt(running.environment(arguments.var))
     django.setup()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     username, password = (arguments.var / "demo-sign-ins.txt").read_text().splitlines()[0].split()
     target = find_target(sign_in(arguments.url, username, password), arguments.url)
     rows, columns = target.size

@@ -33,7 +33,7 @@ app.conf.update(
     beat_schedule={
         "sweep-jobs": {"task": "delineate.sweep_jobs", "schedule": 5.0},
         "sweep-exports": {"task": "delineate.sweep_exports", "schedule": 5.0},
-        "open-missing-tasks": {"task": "delineate.open_missing_tasks", "schedule": 30.0},
+        "open-missing-tasks": {"task": "delineate.open_missing_tasks", "schedule": 3.0},
     },
 )
 app.autodiscover_tasks(
