@@ -37,6 +37,15 @@ describe("run lengths", () => {
   });
 });
 
+describe("the contract's golden masks", () => {
+  const files = import.meta.glob<{ mask: RunLengths }>("../../../tests/golden/contract/segmented*.json", { eager: true });
+
+  it.each(Object.entries(files))("%s is read and written as it stands", (_path, { mask }) => {
+    expect(encode(decode(mask))).toEqual({ height: mask.height, width: mask.width, counts: mask.counts });
+    expect(union(mask, empty(mask.height, mask.width))).toEqual(encode(decode(mask)));
+  });
+});
+
 describe("set operations on runs equal those on pixels", () => {
   const masks = [draw("....", "...."), draw("####", "####"), draw("#.#.", ".#.#"), draw(".##.", "#..#")];
   const pairs = masks.flatMap((a) => masks.map((b) => [a, b] as const));
