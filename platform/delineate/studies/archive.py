@@ -7,6 +7,7 @@ as paths, sizes are counted while reading. A member that is refused does not dis
 from __future__ import annotations
 
 import hashlib
+import lzma
 import stat
 import zipfile
 import zlib
@@ -19,6 +20,17 @@ MAX_FILE_BYTES: Final = 1024**3  # a multi-frame mammography tomosynthesis reach
 MAX_TOTAL_BYTES: Final = 32 * 1024**3
 MAX_RATIO: Final = 200  # DICOM deflates 2- to 20-fold; an empty black image up to 150-fold
 RATIO_FROM_BYTES: Final = 10 * 1024**2  # below this a high ratio does no harm
+
+# What zipfile and its decompressors raise for what is damaged or not supported.
+_DAMAGED: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,  # also NotImplementedError
+    ValueError,  # also UnicodeDecodeError, of a name
+)
 
 # What operating systems leave in folders.
 _LITTER = ("__MACOSX/", ".DS_Store", "Thumbs.db", "desktop.ini")
@@ -94,7 +106,7 @@ class Archive:
             return
         try:
             archive = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, ValueError, OSError):
+        except _DAMAGED:
             refusal = Refused("broken_zip", "The zip file is damaged and cannot be opened.")
             yield None, "", refusal, False
             return
@@ -132,7 +144,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         with archive.open(info) as member:
             # Read by what comes, not by what the directory promises.
             data = member.read(info.file_size + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise Refused("broken_zip", "The file is damaged inside the zip.") from error
     if len(data) != info.file_size:
         raise Refused("broken_zip", "The file's size in the zip is not what it says.")

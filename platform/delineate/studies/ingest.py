@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, Final
 
@@ -50,6 +50,7 @@ class _Scanned:
     study_uid: str
     series_uid: str
     sop_uid: str
+    is_named: bool  # the header says who the patient is
 
 
 @dataclass
@@ -77,7 +78,7 @@ class _StoredInstance:
 class _ReadySeries:
     uid: str
     instances: list[_StoredInstance]
-    ordered: list[tuple[_StoredInstance, _StoredFrame]] = field(default_factory=list)
+    ordered: list[tuple[_StoredInstance, _StoredFrame]]
 
 
 def ingest(upload_id: uuid.UUID) -> None:
@@ -130,10 +131,12 @@ class _Run:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)
             return None
-        identity = deidentify.identity_of(dataset) or f"folder\0{self._upload.id}\0{entry.folder}"
+        identity = deidentify.identity_of(dataset)
+        folder = f"folder\0{self._upload.id}\0{entry.folder}"
         return _Scanned(
             entry=entry,
-            subject=deidentify.pseudonym(identity, key=self._key),
+            is_named=identity is not None,
+            subject=deidentify.pseudonym(identity or folder, key=self._key),
             study_uid=deidentify.replace_uid(str(dataset.StudyInstanceUID), key=self._key),
             series_uid=deidentify.replace_uid(str(dataset.SeriesInstanceUID), key=self._key),
             sop_uid=deidentify.replace_uid(str(dataset.SOPInstanceUID), key=self._key),
@@ -153,6 +156,11 @@ class _Run:
             if known is not None:
                 self._compare_with_known(known, scanned)
                 continue
+            if self._is_of_another_patient(study_id, scanned[0]):
+                self._refuse_all(
+                    scanned, "study_mixed_patients", "The study is there for another patient."
+                )
+                continue
             try:
                 ready.append(self._store_series(study_id, series_uid, scanned))
             except Refused as refused:
@@ -160,41 +168,69 @@ class _Run:
         if ready:
             self._commit_study(study_id, study_uid, subject=files[0].subject, ready=ready)
 
+    def _is_of_another_patient(self, study_id: uuid.UUID, scanned: _Scanned) -> bool:
+        """A file that names nobody is taken at its study's word."""
+        known = Subject.objects.filter(studies=study_id).first()
+        return known is not None and scanned.is_named and known.pseudonym != scanned.subject
+
     def _store_series(
         self, study_id: uuid.UUID, series_uid: str, files: list[_Scanned]
     ) -> _ReadySeries:
+        keys: list[str] = []  # of what has been stored, for taking it back
+        try:
+            instances = self._store_instances(study_id, files, keys=keys)
+            return _ReadySeries(series_uid, instances, _in_order(instances))
+        except Refused:
+            for key in keys:
+                storage.delete(key)
+            raise
+
+    def _store_instances(
+        self, study_id: uuid.UUID, files: list[_Scanned], *, keys: list[str]
+    ) -> list[_StoredInstance]:
         by_sop: dict[str, _StoredInstance] = {}
         failed: list[Refused] = []
         for scanned in files:
+            twin = by_sop.get(scanned.sop_uid)
             try:
-                instance = self._store_instance(study_id, scanned)
+                if twin is None:
+                    by_sop[scanned.sop_uid] = self._store_instance(study_id, scanned, keys=keys)
+                else:
+                    # Not stored: it would lie where its twin's pixels lie.
+                    self._settle_twin(scanned.entry, same=self._digests(scanned) == _digests(twin))
             except Refused as refused:
                 failed.append(refused)
                 self._settle(scanned.entry, "refused", refused.code, refused.message)
-                continue
-            twin = by_sop.setdefault(scanned.sop_uid, instance)
-            if twin is not instance:
-                self._settle_twin(scanned.entry, same=_digests(twin) == _digests(instance))
         if failed:
             raise Refused(
                 "series_incomplete",
                 f"{len(failed)} of the series' {len(files)} images could not be read; "
                 "a series goes in whole or not at all.",
             )
-        series = _ReadySeries(series_uid, list(by_sop.values()))
-        series.ordered = _in_order(series.instances)
-        return series
+        return list(by_sop.values())
 
-    def _store_instance(self, study_id: uuid.UUID, scanned: _Scanned) -> _StoredInstance:
+    def _store_instance(
+        self, study_id: uuid.UUID, scanned: _Scanned, *, keys: list[str]
+    ) -> _StoredInstance:
         dataset = pixels.parse(self._archive.read(scanned.entry))
         header = deidentify.clean(dataset, key=self._key)
         frames: list[_StoredFrame] = []
         for frame in pixels.frames(dataset):
-            frames.append(_store_frame(study_id, scanned.sop_uid, frame))
+            frames.append(_store_frame(study_id, scanned.series_uid, scanned.sop_uid, frame))
+            keys.append(frames[-1].key)
             if frame.number == 1:
                 pixels.describe_pixels(header, frame.stored)
             self._sign_of_life()
         return _StoredInstance(scanned.entry, scanned.sop_uid, header, frames)
+
+    def _digests(self, scanned: _Scanned) -> list[str]:
+        """Of a file's frames; raises Refused."""
+        dataset = pixels.parse(self._archive.read(scanned.entry))
+        digests: list[str] = []
+        for frame in pixels.frames(dataset):
+            digests.append(array_digest(frame.stored))
+            self._sign_of_life()
+        return digests
 
     def _compare_with_known(self, known: Series, files: list[_Scanned]) -> None:
         """A series is not added to: what is in it already is a duplicate, the rest is refused."""
@@ -205,8 +241,7 @@ class _Run:
                 .values_list("pixels_digest", flat=True)
             )
             try:
-                dataset = pixels.parse(self._archive.read(scanned.entry))
-                same = digests == [array_digest(frame.stored) for frame in pixels.frames(dataset)]
+                same = digests == self._digests(scanned)
             except Refused as refused:
                 self._settle(scanned.entry, "refused", refused.code, refused.message)
                 continue
@@ -317,8 +352,13 @@ def _open_blob(key: str) -> BinaryIO:
     return storage.open_for_reading(key)
 
 
-def _store_frame(study_id: uuid.UUID, sop_uid: str, frame: Frame) -> _StoredFrame:
-    slice_id = uuid.uuid5(study_id, f"{sop_uid}/{frame.number}")
+def _slice_id(study_id: uuid.UUID, series_uid: str, sop_uid: str, *, frame: int) -> uuid.UUID:
+    """Equal in every attempt; with the series, because some devices repeat image UIDs in each."""
+    return uuid.uuid5(study_id, f"{series_uid}/{sop_uid}/{frame}")
+
+
+def _store_frame(study_id: uuid.UUID, series_uid: str, sop_uid: str, frame: Frame) -> _StoredFrame:
+    slice_id = _slice_id(study_id, series_uid, sop_uid, frame=frame.number)
     key = pixels_key(str(study_id), str(slice_id))
     storage.put(key, pack_array(frame.stored))
     flat = frame.stored.reshape(-1)
@@ -416,7 +456,7 @@ def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
     return Slice.objects.bulk_create(
         [
             Slice(
-                id=uuid.uuid5(study.id, f"{instance.sop_uid}/{frame.number}"),
+                id=_slice_id(study.id, ready.uid, instance.sop_uid, frame=frame.number),
                 series=series,
                 instance=rows[instance.sop_uid],
                 index=index,

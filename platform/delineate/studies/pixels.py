@@ -134,6 +134,7 @@ def frames(dataset: Dataset) -> Iterator[Frame]:
 
 def describe_pixels(header: Dataset, stored: Array) -> None:
     """Make a header say how its frames are stored here: little endian, whole bytes, RGB."""
+    header.Rows, header.Columns = stored.shape[:2]
     header.BitsAllocated = stored.dtype.itemsize * 8
     header.BitsStored = min(
         int(header.get("BitsStored") or header.BitsAllocated), header.BitsAllocated
@@ -149,7 +150,7 @@ def describe_pixels(header: Dataset, stored: Array) -> None:
 
 
 def _check_description(dataset: Dataset) -> None:
-    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
         raise Refused(
             "unsupported_size", f"An image of {columns} x {rows} pixels is not supported."
@@ -159,7 +160,7 @@ def _check_description(dataset: Dataset) -> None:
         raise Refused("unsupported_photometric", "Palette colour is not supported.")
     if not photometric.startswith(("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_")):
         raise Refused("unsupported_photometric", "The photometric interpretation is not supported.")
-    bits = int(dataset.get("BitsAllocated") or 0)
+    bits = _whole(dataset, "BitsAllocated")
     if bits not in (8, 16) or (photometric[:4] != "MONO" and bits != 8):
         raise Refused("unsupported_bits", f"Pixels of {bits} bits are not supported here.")
     if _number_of_frames(dataset) > MAX_FRAMES:
@@ -175,8 +176,15 @@ def _checked(stored: Array, dataset: Dataset) -> Array:
 
 
 def _number_of_frames(dataset: Dataset) -> int:
-    value = dataset.get("NumberOfFrames")
-    return int(value) if value else 1
+    return _whole(dataset, "NumberOfFrames") or 1
+
+
+def _whole(dataset: Dataset, keyword: str) -> int:
+    """A whole number, 0 where there is none; Refused where there is something else."""
+    try:
+        return int(dataset.get(keyword) or 0)
+    except (TypeError, ValueError) as error:
+        raise Refused("unreadable", f"The file's {keyword} is not a number.") from error
 
 
 def _geometry(dataset: Dataset, *, frame: int) -> Geometry:
