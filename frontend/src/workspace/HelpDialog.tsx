@@ -1,9 +1,10 @@
 /** All keys, from the table that acts on them. */
 import { Modal } from "@mantine/core";
+import { memo } from "react";
 import { SHORTCUTS } from "./shortcuts";
 import classes from "./Workspace.module.css";
 
-export function HelpDialog({ isOpen, onClose }: { isOpen: boolean; onClose: () => void }) {
+export const HelpDialog = memo(function HelpDialog({ isOpen, onClose }: { isOpen: boolean; onClose: () => void }) {
   return (
     <Modal opened={isOpen} onClose={onClose} title="Keys and mouse" size="xl" data-testid="help-dialog">
       <div className={classes.help}>
@@ -28,4 +29,4 @@ export function HelpDialog({ isOpen, onClose }: { isOpen: boolean; onClose: () =
       </p>
     </Modal>
   );
-}
+});

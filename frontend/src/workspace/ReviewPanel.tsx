@@ -1,9 +1,10 @@
 /** What reviewers said, and which model answers here. */
 import { Badge, Text } from "@mantine/core";
+import { memo } from "react";
 import type { Review, Task } from "./task";
 import classes from "./Workspace.module.css";
 
-export function ReviewPanel({ reviews, model }: { reviews: readonly Review[]; model: Task["model"] }) {
+export const ReviewPanel = memo(function ReviewPanel({ reviews, model }: { reviews: readonly Review[]; model: Task["model"] }) {
   return (
     <>
       {reviews.length > 0 && (
@@ -35,4 +36,4 @@ export function ReviewPanel({ reviews, model }: { reviews: readonly Review[]; mo
       </section>
     </>
   );
-}
+});

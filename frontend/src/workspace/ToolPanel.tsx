@@ -10,6 +10,7 @@ import {
   IconSquareDashed,
   type Icon,
 } from "@tabler/icons-react";
+import { memo } from "react";
 import { MAX_RADIUS, type Tool } from "../session/session";
 import type { Command } from "./shortcuts";
 import classes from "./Workspace.module.css";
@@ -41,7 +42,7 @@ interface ToolPanelProps {
   readonly onRadius: (radius: number) => void;
 }
 
-export function ToolPanel({ tool, radius, mayEdit, areMasksShown, onCommand, onRadius }: ToolPanelProps) {
+export const ToolPanel = memo(function ToolPanel({ tool, radius, mayEdit, areMasksShown, onCommand, onRadius }: ToolPanelProps) {
   return (
     <section className={classes.section}>
       <h2>Tools</h2>
@@ -87,4 +88,4 @@ export function ToolPanel({ tool, radius, mayEdit, areMasksShown, onCommand, onR
       </UnstyledButton>
     </section>
   );
-}
+});

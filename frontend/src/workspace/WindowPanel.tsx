@@ -1,5 +1,6 @@
 /** The window on intensities: its values and presets. */
 import { Button } from "@mantine/core";
+import { memo } from "react";
 import { presetsFor, type Window } from "../viewer/windows";
 import classes from "./Workspace.module.css";
 
@@ -11,7 +12,7 @@ interface WindowPanelProps {
   readonly onFull: () => void;
 }
 
-export function WindowPanel({ window, modality, seriesWindow, onChoose, onFull }: WindowPanelProps) {
+export const WindowPanel = memo(function WindowPanel({ window, modality, seriesWindow, onChoose, onFull }: WindowPanelProps) {
   if (window === null) return null; // colour
   return (
     <section className={classes.section}>
@@ -37,7 +38,7 @@ export function WindowPanel({ window, modality, seriesWindow, onChoose, onFull }
       </div>
     </section>
   );
-}
+});
 
 function isSame(a: Window, b: Window): boolean {
   return a.centre === b.centre && a.width === b.width;

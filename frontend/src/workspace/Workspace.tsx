@@ -1,6 +1,6 @@
 /** Where somebody delineates: labels and tools, the slice, and what becomes of its mask. */
 import { Alert, Anchor, Badge, Button, Notification } from "@mantine/core";
-import { useEffect, useEffectEvent, useMemo, useState, type ReactNode } from "react";
+import { useCallback, useEffect, useEffectEvent, useMemo, useState, type ReactNode } from "react";
 import { Link } from "react-router";
 import type { Runner } from "../session/runner";
 import { currentPlace, keyOf, type Intent } from "../session/session";
@@ -51,35 +51,38 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
   const label = labels.find(({ id }) => id === session.labelId) ?? null;
   const place = currentPlace(session);
   const isAccepting = session.accepting !== null && place !== null && keyOf(session.accepting) === keyOf(place);
+  const maySubmit = task.moves.includes("submit");
   const mayDraw = session.mayEdit && label !== null && areMasksShown && !isAccepting;
 
-  function obey(command: Command): void {
+  // Reads the session when it acts, so that it stays the same function and panels are not rendered again.
+  const obey = useCallback((command: Command): void => {
+    const present = runner.current();
     switch (command.kind) {
       case "tool":
         dispatch({ kind: "choose_tool", tool: command.tool });
         return;
       case "radius":
-        dispatch({ kind: "choose_radius", radius: nextRadius(session.radius, command.factor) });
+        dispatch({ kind: "choose_radius", radius: nextRadius(present.radius, command.factor) });
         return;
       case "slices":
-        dispatch({ kind: "go_to_slice", index: session.sliceIndex + command.by });
+        dispatch({ kind: "go_to_slice", index: present.sliceIndex + command.by });
         return;
       case "label": {
-        const chosen = labels[command.index];
-        if (chosen !== undefined) dispatch({ kind: "choose_label", labelId: chosen.id });
+        const labelId = present.labelIds[command.index];
+        if (labelId !== undefined) dispatch({ kind: "choose_label", labelId });
         return;
       }
       case "accept":
         dispatch({ kind: "accept", goesOn });
         return;
       case "submit":
-        if (task.moves.includes("submit")) setVerdict("submit");
+        if (maySubmit) setVerdict("submit");
         return;
       case "help":
         setHelpShown(true);
         return;
       case "masks":
-        setMasksShown(!areMasksShown);
+        setMasksShown((areShown) => !areShown);
         return;
       case "fit":
         stack?.fit();
@@ -90,7 +93,14 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
         dispatch({ kind: command.kind });
         return;
     }
-  }
+  }, [runner, dispatch, stack, goesOn, maySubmit]);
+  const chooseRadius = useCallback((radius: number) => dispatch({ kind: "choose_radius", radius }), [dispatch]);
+  const chooseFullWindow = useCallback(() => {
+    const full = stack?.fullWindow() ?? null;
+    if (full !== null) setVoi(full);
+  }, [stack]);
+  const closeHelp = useCallback(() => setHelpShown(false), []);
+  const seriesWindow = useMemo(() => windowOf(series), [series]);
 
   const onKey = useEffectEvent((event: KeyboardEvent) => {
     if (event.defaultPrevented || isHelpShown || verdict !== null || isForControl(event)) return;
@@ -146,14 +156,14 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
             mayEdit={session.mayEdit && label !== null}
             areMasksShown={areMasksShown}
             onCommand={obey}
-            onRadius={(radius) => dispatch({ kind: "choose_radius", radius })}
+            onRadius={chooseRadius}
           />
           <WindowPanel
             window={voi}
             modality={series.modality}
-            seriesWindow={windowOf(series)}
+            seriesWindow={seriesWindow}
             onChoose={setVoi}
-            onFull={() => setVoi(stack?.fullWindow() ?? voi)}
+            onFull={chooseFullWindow}
           />
         </aside>
 
@@ -198,7 +208,7 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
         </aside>
       </div>
 
-      <HelpDialog isOpen={isHelpShown} onClose={() => setHelpShown(false)} />
+      <HelpDialog isOpen={isHelpShown} onClose={closeHelp} />
       <VerdictDialog
         task={task}
         verdict={verdict}
