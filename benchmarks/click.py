@@ -50,7 +50,6 @@ BLOCK = 20  # clicks, then as many bare decodes, and so on
 SESSIONS = (1, 5, 20)
 SESSION_SECONDS = 30.0
 PROMPT_EVERY_S = 2.0
-THREADS = 2  # what the interactive worker has
 ENCODE_CLICKS = 100
 WINDOWS = 8  # per slice, to fill the encode queue with
 
@@ -246,7 +245,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8700")
     parser.add_argument("--var", type=Path, default=Path("var"))
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(env.Machine.read().interactive_threads)  # what the worker has
     env.adopt(running.environment(arguments.var))
     django.setup()
     logging.getLogger("httpx").setLevel(logging.WARNING)

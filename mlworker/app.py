@@ -111,8 +111,8 @@ def queue_of(argv: list[str]) -> str:
     return argv[argv.index("-Q") + 1] if "-Q" in argv else "interactive"
 
 
-# Read by OpenMP when torch is loaded, which is later. Threads that encode or train sleep when they
-# wait for each other; those that decode spin, which is quicker while nothing encodes (threads.py).
+# Read by OpenMP when torch is loaded, which is later. Threads that encode or train sleep while they
+# wait for each other: spinning ones would take the cores that clicks and the server need.
 if queue_of(sys.argv) != "interactive":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -124,6 +124,9 @@ def _log_to_stderr(**_: Any) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Two lines per click say nothing that the reply does not.
+    for name in ("celery.app.trace", "celery.worker.strategy"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

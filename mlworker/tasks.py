@@ -69,7 +69,6 @@ from mlworker.inference.predictor import Predictor
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, CheckpointError, digest, untrained
 from mlworker.storage import ArtifactMissing, Store
-from mlworker.threads import encoding, take_threads
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +120,7 @@ def encode_slices_task(payload: str) -> None:
     except ValidationError as error:
         logger.error("A command to encode was dropped: %s", error)
         return
-    with heartbeat.during_task(), encoding(connection):
+    with heartbeat.during_task():
         event = encode_slices(command)
     try:
         app.send_task(EVENT_TASK, args=[event.model_dump_json()], queue=EVENT_QUEUE)
@@ -147,7 +146,6 @@ def segment(command: SegmentSlice) -> tuple[Message, Array | None]:
     predictor = predictors.get(command.model_digest)
     mask_prompt = _mask_prompt(command.refine)
     loaded = time.time()
-    take_threads(connection, at_most=settings.threads)
     prediction = predictor.predict(
         embedding,
         height=image.height,

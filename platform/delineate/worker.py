@@ -119,6 +119,7 @@ def _publish(command: Command, *, priority: int) -> None:
         queue=command.queue,
         priority=priority,
         retry=False,
+        argsrepr="(…)",  # else every message carries its arguments twice
         expires=max(1.0, command.expires_at - time.time())
         if isinstance(command, AwaitedCommand)
         else None,

@@ -72,9 +72,10 @@ class Machine(BaseSettings):
     var: Path = Path(__file__).parents[3] / "var"
     port: int = Field(default=8700, ge=1, le=65535)
 
-    # Two cores are the least we promise to run on. A click's decode gains nothing from more; an
-    # encoding does, so give it more where there are more.
-    interactive_threads: int = Field(default=2, ge=1)
+    # For two cores, the least we promise to run on. A click takes one: several would wait for each
+    # other whenever something else runs (docs/decisions/2026-11-23-threads-of-a-click.md). With
+    # more cores than busy threads give it two, and an encoding as many as there are.
+    interactive_threads: int = Field(default=1, ge=1)
     encode_threads: int = Field(default=2, ge=1)
     train_threads: int = Field(default=2, ge=1)
     server_processes: int = Field(default=2, ge=1)  # uploads and exports handled at the same time

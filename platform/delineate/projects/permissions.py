@@ -70,6 +70,11 @@ def role_in(project: Project, *, user: User | AnonymousUser) -> Role | None:
     return None if role is None else Role(role)
 
 
+def roles_with(action: Action) -> list[Role]:
+    """The roles that include ``action``."""
+    return [role for role in Role if action in ALLOWED[role]]
+
+
 def actions_of(role: Role) -> list[Action]:
     """What ``role`` allows, in the order of the list of actions."""
     return [action for action in Action if action in ALLOWED[role]]
