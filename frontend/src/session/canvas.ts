@@ -25,7 +25,7 @@ export interface Canvas {
 export type Journal =
   | { readonly kind: "here" }
   | { readonly kind: "on_server"; readonly at: number }
-  | { readonly kind: "loading"; readonly at: number };
+  | { readonly kind: "loading"; readonly at: number; readonly undosOwed: number };
 
 /** Prompts that are on screen and that no proposal has answered yet. */
 export interface Asking {

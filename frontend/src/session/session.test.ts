@@ -312,6 +312,20 @@ describe("undo and redo", () => {
   });
 });
 
+describe("an undo asked for before the journal has come", () => {
+  it("is done when it comes", () => {
+    const before = Page.opened().do(draw(6, 2), draw(0, 1, 7));
+    const entries = before.operations.map(({ action, changes, base }) => ({ action, changes, version: base + 1 }));
+    const state = before.canvas.draft;
+    const drafts = [{ slice_id: SLICE_A, label_id: LABEL, version: 2, accepted_version: 0, state }];
+    const page = Page.opened({ ...TASK, drafts }).do({ kind: "undo" });
+    expect(page.operations).toEqual([]);
+    page.do({ kind: "journal_loaded", slice_id: SLICE_A, label_id: LABEL, entries });
+    expect(page.operations.map(({ action, base }) => [action, base])).toEqual([["undo", 2]]);
+    expect(visibleArea(page.canvas.draft)).toBe(2);
+  });
+});
+
 describe("saving", () => {
   it("sends what was not acknowledged again, in order, after a reconnect", () => {
     const page = Page.opened().do(draw(6, 2), draw(0, 1, 7));
@@ -429,6 +443,12 @@ describe("going about", () => {
     expect(page.session.sliceIndex).toBe(1);
     expect(page.effects).toEqual([{ kind: "prepare_soon", sliceIds: [SLICE_B] }]);
     expect(page.do({ kind: "go_to_slice", index: -5 }).session.sliceIndex).toBe(0);
+  });
+
+  it("starts in the middle, or on the slice it is given, as far as there is one", () => {
+    const slices = ["a", "b", "c", "d", "e"].map((id) => ({ id, prepared: true }));
+    const startOn = (sliceIndex: number | null) => open({ ...TASK, slices }, { clientId: CLIENT, ...SIZE, sliceIndex }).sliceIndex;
+    expect([null, 0, 4, 9, -1].map(startOn)).toEqual([2, 0, 4, 4, 0]);
   });
 
   it("keeps the label while it exists", () => {

@@ -149,10 +149,12 @@ const NEIGHBOURS = 3; // slices to either side that are encoded with the one on 
 
 export const MAX_RADIUS = 100;
 
+/** Starts on the slice given, else in the middle, where there is most to see. */
 export function open(
   task: TaskFacts,
-  start: { clientId: string; height: number; width: number },
+  { sliceIndex, ...start }: { clientId: string; height: number; width: number; sliceIndex?: number | null },
 ): Session {
+  const last = task.slices.length - 1;
   const blank: Session = {
     ...start,
     connection: "connecting",
@@ -166,7 +168,7 @@ export function open(
     inFlight: null,
     accepting: null,
     counted: 0,
-    sliceIndex: Math.floor((task.slices.length - 1) / 2),
+    sliceIndex: clamp(sliceIndex ?? Math.floor(last / 2), 0, Math.max(0, last)),
     labelId: null,
     tool: "positive",
     radius: 8,
@@ -248,7 +250,7 @@ function carryOut(session: Session, intent: Intent): Step {
     case "task_loaded":
       return [withTask(session, intent.task), []];
     case "journal_loaded":
-      return [onCanvas(session, intent, (canvas) => withJournal(canvas, intent.entries)), []];
+      return journalLoaded(session, intent);
     case "journal_failed":
       // Only undo reaches less far back: what is on screen is not in question.
       return [onCanvas(session, intent, (canvas) => ({ ...canvas, journal: { kind: "here" } })), []];
@@ -333,8 +335,28 @@ function record(session: Session, place: Place, made: { action: DraftAction; cha
 /** Prompts that were not answered are taken back first: they are what was done last. */
 function undo(session: Session): Step {
   const place = currentPlace(session);
-  if (canvasAt(session, place).asking !== null) return [forgetAsking(session), []];
+  const { asking, undo: stack, journal } = canvasAt(session, place);
+  if (asking !== null) return [forgetAsking(session), []];
+  if (place !== null && stack.length === 0 && journal.kind === "loading") {
+    const owing = { ...journal, undosOwed: journal.undosOwed + 1 };
+    return [onCanvas(session, place, (canvas) => ({ ...canvas, journal: owing })), []];
+  }
   return operate(session, (canvas) => step("undo", canvas.undo));
+}
+
+/** What was asked to be undone before it was known what there is to undo, is undone now. */
+function journalLoaded(session: Session, loaded: Extract<Intent, { kind: "journal_loaded" }>): Step {
+  const { journal } = canvasAt(session, loaded);
+  let present = onCanvas(session, loaded, (canvas) => withJournal(canvas, loaded.entries));
+  const effects: Effect[] = [];
+  for (let owed = journal.kind === "loading" ? journal.undosOwed : 0; owed > 0; owed--) {
+    const undone = mayChange(present, loaded) ? step("undo", canvasAt(present, loaded).undo) : null;
+    if (undone === null) break;
+    const [next, sent] = record(present, loaded, undone);
+    present = next;
+    effects.push(...sent);
+  }
+  return [present, effects];
 }
 
 function step(action: "undo" | "redo", stack: readonly DraftChanges[]): { action: DraftAction; changes: DraftChanges } | null {
@@ -600,7 +622,7 @@ function fetchJournal(session: Session): Step {
   const place = currentPlace(session);
   const { journal } = canvasAt(session, place);
   if (place === null || !session.mayEdit || journal.kind !== "on_server") return [session, []];
-  const loading = onCanvas(session, place, (canvas) => ({ ...canvas, journal: { ...journal, kind: "loading" } }));
+  const loading = onCanvas(session, place, (canvas) => ({ ...canvas, journal: { ...journal, kind: "loading", undosOwed: 0 } }));
   return [loading, [{ kind: "load_journal", ...place }]];
 }
 

@@ -6,7 +6,7 @@ import classes from "./Workspace.module.css";
 
 export const HelpDialog = memo(function HelpDialog({ isOpen, onClose }: { isOpen: boolean; onClose: () => void }) {
   return (
-    <Modal opened={isOpen} onClose={onClose} title="Keys and mouse" size="xl" data-testid="help-dialog">
+    <Modal opened={isOpen} onClose={onClose} closeOnEscape={false} title="Keys and mouse" size="xl" data-testid="help-dialog">
       <div className={classes.help}>
         {SHORTCUTS.map(({ name, shortcuts }) => (
           <section key={name}>

@@ -48,7 +48,7 @@ interface VerdictDialogProps {
 
 export function VerdictDialog({ task, verdict, onClose, onDone }: VerdictDialogProps) {
   return (
-    <Modal opened={verdict !== null} onClose={onClose} title={verdict === null ? "" : WORDINGS[verdict].title}>
+    <Modal opened={verdict !== null} onClose={onClose} closeOnEscape={false} title={verdict === null ? "" : WORDINGS[verdict].title}>
       {verdict !== null && <Verdict key={verdict} taskId={task.id} verdict={verdict} onClose={onClose} onDone={onDone} />}
     </Modal>
   );

@@ -103,7 +103,15 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
   const seriesWindow = useMemo(() => windowOf(series), [series]);
 
   const onKey = useEffectEvent((event: KeyboardEvent) => {
-    if (event.defaultPrevented || isHelpShown || verdict !== null || isForControl(event)) return;
+    if (isHelpShown || verdict !== null) {
+      // Dialogs do not close themselves: this would then take the same Escape for "clear the mask".
+      if (event.key === "Escape") {
+        setHelpShown(false);
+        setVerdict(null);
+      }
+      return;
+    }
+    if (event.defaultPrevented || isForControl(event)) return;
     const command = commandFor(event);
     if (command === null) return;
     event.preventDefault();
@@ -112,9 +120,8 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
 
   useEffect(() => {
     const listener = (event: KeyboardEvent) => onKey(event);
-    // Before a dialog hears of it: the Escape that closes a dialog must not clear the mask behind it.
-    window.addEventListener("keydown", listener, { capture: true });
-    return () => window.removeEventListener("keydown", listener, { capture: true });
+    window.addEventListener("keydown", listener);
+    return () => window.removeEventListener("keydown", listener);
   }, []);
 
   const noticeNumber = session.notice?.tone === "info" ? session.notice.number : null;

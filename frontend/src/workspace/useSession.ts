@@ -13,10 +13,8 @@ const COUNT_EVERY_MS = 1000;
 export function useRunner(task: Task, { reloadTask }: { reloadTask: () => void }): Runner {
   const [runner] = useState(() => {
     const { rows, columns } = task.series;
-    const session = open(factsOf(task), { clientId: crypto.randomUUID(), height: rows, width: columns });
-    const begun = run(session);
-    begun.dispatch({ kind: "go_to_slice", index: sliceInAddress() ?? session.sliceIndex });
-    return begun;
+    const sliceIndex = sliceInAddress();
+    return run(open(factsOf(task), { clientId: crypto.randomUUID(), height: rows, width: columns, sliceIndex }));
   });
   const { secondsOn, handedIn } = useActivity(runner);
   const taskId = task.id;
