@@ -111,9 +111,11 @@ def send(client: Client, project: Project, *blobs: bytes, name: str = "images.zi
     return Upload.objects.get(id=response.json()["id"])
 
 
-def send_and_ingest(client: Client, project: Project, *blobs: bytes) -> Upload:
+def send_and_ingest(
+    client: Client, project: Project, *blobs: bytes, name: str = "images.zip"
+) -> Upload:
     """Upload blobs and run their ingest to its end."""
-    upload = send(client, project, *blobs)
+    upload = send(client, project, *blobs, name=name)
     ingest.ingest(upload.id)
     upload.refresh_from_db()
     return upload
