@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,9 +18,9 @@ import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import UID
+from pydicom.uid import DeflatedExplicitVRLittleEndian, UID_dictionary
 
-from delineate.studies.archive import Refused
+from delineate.studies.archive import MAX_FILE_BYTES, MAX_RATIO, RATIO_FROM_BYTES, Refused
 from mlworker.contract.artifacts import Array
 
 MAX_SIDE: Final = 16_384
@@ -43,6 +44,10 @@ _IMAGES: Final = frozenset(
     )
 )
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
+# PS3.10 7.1: 128 bytes, "DICM", then (0002,0000) UL, length of the rest of its own group.
+_GROUP_LENGTH: Final = b"\x02\x00\x00\x00UL\x04\x00"
+_GROUP_LENGTH_AT: Final = 132
+_INFLATED_AT_ONCE: Final = 1024**2
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class Frame:
 
 
 def parse(data: bytes) -> Dataset:
-    """The dataset of a DICOM file; raises Refused ``not_dicom``."""
+    """The dataset of a DICOM file; raises Refused ``not_dicom``, ``unreadable``, ``zip_bomb``."""
+    _refuse_deflate_bomb(data)
     try:
         with warnings.catch_warnings():
             # Ill-formed values are common and are judged below, by what is used of them.
@@ -98,14 +104,17 @@ def check_kind(dataset: Dataset) -> None:
         if not str(dataset.get(keyword, "") or "").strip():
             raise Refused("uid_missing", f"The file has no {keyword}.")
     if sop_class not in _IMAGES:
-        name = UID(sop_class).name if sop_class else "no SOP class"
-        # A private class' name is its UID, which may be anything: it is not repeated.
-        known = name if name != sop_class else "a private SOP class"
-        raise Refused("unsupported_kind", f"Not an image that can be delineated: {known}.")
+        # What is no name of the standard's may be anything: it is not repeated.
+        name = UID_dictionary.get(sop_class, ("a private SOP class",))[0]
+        raise Refused("unsupported_kind", f"Not an image that can be delineated: {name}.")
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise Refused("unsupported_pixels", "Floating-point pixels are not supported.")
         raise Refused("no_pixels", "The file has no pixels.")
+    if dataset.get("ModalityLUTSequence"):
+        raise Refused(
+            "unsupported_modality_lut", "Values that are looked up in a table are not supported."
+        )
     _check_description(dataset)
 
 
@@ -147,6 +156,30 @@ def describe_pixels(header: Dataset, stored: Array) -> None:
     if stored.ndim == 3:
         header.PhotometricInterpretation = "RGB"
         header.PlanarConfiguration = 0
+
+
+def _refuse_deflate_bomb(data: bytes) -> None:
+    """Judge a deflated dataset before pydicom inflates it at once, however large it is."""
+    start = _GROUP_LENGTH_AT + len(_GROUP_LENGTH)
+    if data[_GROUP_LENGTH_AT:start] != _GROUP_LENGTH:
+        if DeflatedExplicitVRLittleEndian.encode() in data[:_INFLATED_AT_ONCE]:
+            raise Refused("unreadable", "The file is deflated and does not say from where on.")
+        return
+    end = start + 4 + int.from_bytes(data[start : start + 4], "little")
+    if DeflatedExplicitVRLittleEndian.encode() not in data[start:end]:
+        return
+    most = min(MAX_FILE_BYTES, max(RATIO_FROM_BYTES, MAX_RATIO * len(data)))
+    inflating, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[end:]
+    try:
+        while rest and not inflating.eof:
+            size += len(inflating.decompress(rest, _INFLATED_AT_ONCE))
+            if size > most:
+                raise Refused(
+                    "zip_bomb", f"The file unpacks to more than {MAX_RATIO} times its size."
+                )
+            rest = inflating.unconsumed_tail
+    except zlib.error as error:
+        raise Refused("unreadable", "The file is damaged and cannot be read.") from error
 
 
 def _check_description(dataset: Dataset) -> None:

@@ -7,10 +7,10 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.pixels.encoders import RLELosslessEncoder
-from pydicom.uid import RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from delineate.studies import pixels
-from delineate.studies.archive import Refused
+from delineate.studies.archive import RATIO_FROM_BYTES, Refused
 from tests.delineate.studies.files import image, written
 
 BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
@@ -59,6 +59,30 @@ def test_floating_point_pixels_are_refused():
     dataset = image(PixelData=None)
     dataset.FloatPixelData = bytes(4 * 80)
     assert _refusal(dataset) == "unsupported_pixels"
+
+
+def test_values_in_a_table_are_refused():
+    table = Dataset()
+    table.LUTDescriptor = [2, 0, 16]
+    table.ModalityLUTType = "OD"
+    table.add_new("LUTData", "OW", b"\5\0\7\0")
+    assert _refusal(image(ModalityLUTSequence=[table])) == "unsupported_modality_lut"
+
+
+def test_a_deflated_file_is_read():
+    deflated = image()
+    expected = deflated.pixel_array
+    deflated.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    (frame,) = _frames(deflated)
+    np.testing.assert_array_equal(frame.stored, expected)
+
+
+def test_a_deflated_bomb_is_refused():
+    bomb = image()
+    bomb.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    bomb.add_new(0x00091010, "LO", "filler")
+    bomb.add_new(0x00091020, "OB", bytes(2 * RATIO_FROM_BYTES))
+    assert _refusal(bomb) == "zip_bomb"
 
 
 def test_a_private_class_is_not_repeated_in_the_message():
