@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from delineate.errors import NotFound
 
 CHUNK_BYTES = 1024 * 1024
+_UNFINISHED = ".writing-"  # begins the name of a file that is not yet an object
 
 
 def put(key: str, data: bytes) -> None:
@@ -34,7 +37,7 @@ def put_chunks(key: str, chunks: Iterator[bytes]) -> int:
         return size
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as target:
             for chunk in chunks:
@@ -85,6 +88,18 @@ def delete_prefix(prefix: str) -> None:
     filesystem, path = _locate(prefix.rstrip("/"))
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)
+
+
+def delete_unfinished(prefix: str, *, older_than_s: float) -> None:
+    """Remove what writers that were killed left beside the objects under ``prefix``."""
+    assert prefix.endswith("/"), prefix
+    filesystem, path = _locate(prefix.rstrip("/"))
+    if not isinstance(filesystem, LocalFileSystem):
+        return  # elsewhere an object appears only when it is whole
+    for left in Path(path).glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):  # its writer lives and has finished it
+            if left.stat().st_mtime < time.time() - older_than_s:
+                left.unlink()
 
 
 def _locate(key: str) -> tuple[fsspec.AbstractFileSystem, str]:

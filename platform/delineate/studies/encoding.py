@@ -139,8 +139,10 @@ def _send(encodings: QuerySet[Encoding], *, priority: int) -> None:
             .order_by("model_digest", "priority", "slice__index")
         )
         for encoding in rows:
+            if encoding.state != JobState.RUNNING:
+                # Looking at a slice hurries it; it is no attempt that failed.
+                encoding.attempt += 1
             encoding.state = JobState.RUNNING
-            encoding.attempt += 1
             encoding.heartbeat_at = timezone.now()
         Encoding.objects.bulk_update(rows, ["state", "attempt", "heartbeat_at"])
         for batch in _batches(rows):

@@ -30,7 +30,7 @@ from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
 from delineate.studies.pixels import Frame, Geometry, Values
 from mlworker.contract import broker
-from mlworker.contract.artifacts import array_digest, pack_array, pixels_key
+from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +85,19 @@ def ingest(upload_id: uuid.UUID) -> None:
     """Run an upload's job; returns quietly when it is gone, done, or alive in other hands."""
     upload = jobs.claim(Upload, upload_id)
     if upload is None:
+        _clear_if_ended(upload_id)
         return
     try:
         _Run(upload).to_the_end()
     except jobs.TakenOver:
         logger.info("Upload %s was taken over by another attempt", upload_id)
+
+
+def _clear_if_ended(upload_id: uuid.UUID) -> None:
+    """The bytes, which name patients, go also where the last attempt died before they went."""
+    upload = Upload.objects.filter(id=upload_id).first()
+    if upload is not None and upload.state in (jobs.JobState.DONE, jobs.JobState.FAILED):
+        storage.delete_prefix(upload.blob_prefix)
 
 
 class _Run:
@@ -165,6 +173,10 @@ class _Run:
                 ready.append(self._store_series(study_id, series_uid, scanned))
             except Refused as refused:
                 self._refuse_all(scanned, refused.code, refused.message)
+        if self._upload.attempt > 1:
+            storage.delete_unfinished(
+                study_prefix(str(study_id)), older_than_s=jobs.SILENT_AFTER.total_seconds()
+            )
         if ready:
             self._commit_study(study_id, study_uid, subject=files[0].subject, ready=ready)
 
