@@ -192,6 +192,12 @@ async function leadExports() {
   await signIn(people.lead);
   await page.locator("main").getByText("Heads").click();
   await page.getByRole("tab", { name: "Exports" }).click();
+  await page.getByText("Nothing exported yet").waitFor();
+
+  // The session ends elsewhere: signing in again leads back to where one was.
+  await page.context().clearCookies({ name: /session/ });
+  await page.getByRole("button", { name: "Export", exact: true }).click();
+  await fillSignIn(people.lead);
   for (const [format, name] of [
     ["nifti", "NIfTI, one file per label"],
     ["png", "PNG, one mask per slice and label"],
@@ -215,10 +221,14 @@ async function signIn({ username, password }) {
   page.setDefaultTimeout(30_000);
   page.on("pageerror", (error) => tell("page error", { message: String(error) }));
   await page.goto(url);
+  await fillSignIn({ username, password });
+  await page.getByRole("heading", { name: "Projects", exact: true }).waitFor();
+}
+
+async function fillSignIn({ username, password }) {
   await page.getByLabel("User name").fill(username);
   await page.getByLabel("Password").first().fill(password);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.getByRole("heading", { name: "Projects", exact: true }).waitFor();
 }
 
 async function openNext(button) {

@@ -14,6 +14,11 @@ export class ApiError extends Error {
     super(message);
     this.name = "ApiError";
   }
+
+  /** Whether the session has ended, or never began; a wrong password is not that. */
+  get isSignedOut(): boolean {
+    return this.status === 401 && this.code === "not_signed_in";
+  }
 }
 
 export const client = createClient<paths>({ baseUrl: "/" });
@@ -24,6 +29,7 @@ client.use({
     if (token !== undefined) request.headers.set("X-CSRFToken", token);
     return request;
   },
+  onError: () => new ApiError(0, "unreachable", "The server cannot be reached; try again in a moment."),
 });
 
 /** The data of an answer that has some. */

@@ -1,7 +1,8 @@
 /** What pages read: one key and one fetch per thing, so that a notice can say what has become stale. */
-import { queryOptions } from "@tanstack/react-query";
+import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
 import { client, dataOf } from "./client";
 
+const EVENTS_PER_PAGE = 100;
 const inProject = (project_id: string) => ({ params: { path: { project_id } } });
 
 export const queries = {
@@ -10,7 +11,6 @@ export const queries = {
       queryKey: ["me"],
       queryFn: async () => dataOf(await client.GET("/api/session")),
       staleTime: Infinity,
-      retry: false,
     }),
   projects: () =>
     queryOptions({
@@ -54,19 +54,20 @@ export const queries = {
       queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/exports", inProject(id))),
     }),
   events: (id: string) =>
-    queryOptions({
+    infiniteQueryOptions({
       queryKey: ["project", id, "events"],
-      queryFn: async () =>
+      queryFn: async ({ pageParam }) =>
         dataOf(
           await client.GET("/api/projects/{project_id}/events", {
-            params: { path: { project_id: id }, query: { limit: 200 } },
+            params: { path: { project_id: id }, query: { limit: EVENTS_PER_PAGE, before: pageParam } },
           }),
         ),
+      initialPageParam: null as number | null,
+      getNextPageParam: (page) => (page.length < EVENTS_PER_PAGE ? undefined : page.at(-1)?.number),
     }),
   model: (id: string) =>
     queryOptions({
       queryKey: ["project", id, "model"],
       queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/model", inProject(id))),
-      retry: false,
     }),
 };

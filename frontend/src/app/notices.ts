@@ -1,9 +1,11 @@
 /** A project's notices: each says what has become stale; after a gap everything is taken to be. */
 import { useQueryClient } from "@tanstack/react-query";
 import { useEffect } from "react";
+import { queries } from "../api/queries";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8_000;
+const NOT_SIGNED_IN = 4401;
 const NOT_A_MEMBER = 4404;
 
 const STALE: Readonly<Record<string, readonly string[]>> = {
@@ -43,7 +45,10 @@ export function useNotices(projectId: string): void {
         else stale.forEach((part) => invalidate(part));
       };
       socket.onclose = ({ code }) => {
-        if (closed || code === NOT_A_MEMBER) return;
+        if (closed) return;
+        if (code === NOT_SIGNED_IN) void queryClient.invalidateQueries({ queryKey: queries.me().queryKey });
+        if (code === NOT_A_MEMBER) invalidate();
+        if (code === NOT_SIGNED_IN || code === NOT_A_MEMBER) return;
         timer = window.setTimeout(open, pauseMs);
         pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
       };

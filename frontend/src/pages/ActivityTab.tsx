@@ -1,36 +1,43 @@
 /** What was done in the project, by whom, when: the audit trail, newest first. */
-import { Loader, Table, Text } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
+import { Button, Group, Loader, Stack, Table, Text } from "@mantine/core";
+import { useInfiniteQuery } from "@tanstack/react-query";
 import { queries } from "../api/queries";
 import type { Project } from "./ProjectPage";
 
 export function ActivityTab({ project }: { project: Project }) {
-  const { data: events, isPending } = useQuery(queries.events(project.id));
+  const { data, isPending, hasNextPage, fetchNextPage, isFetchingNextPage } = useInfiniteQuery(queries.events(project.id));
   if (isPending) return <Loader aria-label="Loading activity" />;
   return (
-    <Table verticalSpacing={4}>
-      <Table.Thead>
-        <Table.Tr>
-          <Table.Th w={60}>No.</Table.Th><Table.Th w={190}>When</Table.Th><Table.Th w={140}>Who</Table.Th>
-          <Table.Th w={200}>What</Table.Th><Table.Th>Details</Table.Th>
-        </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {events?.map((event) => (
-          <Table.Tr key={event.number}>
-            <Table.Td c="dimmed">{event.number}</Table.Td>
-            <Table.Td>{new Date(event.at).toLocaleString()}</Table.Td>
-            <Table.Td>{event.actor}</Table.Td>
-            <Table.Td>{event.action.replaceAll("_", " ")}</Table.Td>
-            <Table.Td>
-              <Text size="xs" c="dimmed" style={{ overflowWrap: "anywhere" }}>
-                {event.subject}{detailsOf(event.data)}
-              </Text>
-            </Table.Td>
+    <Stack>
+      <Table verticalSpacing={4}>
+        <Table.Thead>
+          <Table.Tr>
+            <Table.Th w={60}>No.</Table.Th><Table.Th w={190}>When</Table.Th><Table.Th w={140}>Who</Table.Th>
+            <Table.Th w={200}>What</Table.Th><Table.Th>Details</Table.Th>
           </Table.Tr>
-        ))}
-      </Table.Tbody>
-    </Table>
+        </Table.Thead>
+        <Table.Tbody>
+          {data?.pages.flat().map((event) => (
+            <Table.Tr key={event.number}>
+              <Table.Td c="dimmed">{event.number}</Table.Td>
+              <Table.Td>{new Date(event.at).toLocaleString()}</Table.Td>
+              <Table.Td>{event.actor}</Table.Td>
+              <Table.Td>{event.action.replaceAll("_", " ")}</Table.Td>
+              <Table.Td>
+                <Text size="xs" c="dimmed" style={{ overflowWrap: "anywhere" }}>
+                  {event.subject}{detailsOf(event.data)}
+                </Text>
+              </Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      {hasNextPage && (
+        <Group justify="center">
+          <Button variant="default" loading={isFetchingNextPage} onClick={() => void fetchNextPage()}>Older</Button>
+        </Group>
+      )}
+    </Stack>
   );
 }
 

@@ -6,7 +6,7 @@ import {
 import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Link, useNavigate, useParams } from "react-router";
-import type { Schemas } from "../api/client";
+import { ApiError, type Schemas } from "../api/client";
 import { queries } from "../api/queries";
 import { useNotices } from "../app/notices";
 import { usePageTitle } from "../app/usePageTitle";
@@ -48,7 +48,7 @@ export function ProjectPage() {
   useNotices(projectId);
   usePageTitle(project?.name ?? "Project");
 
-  if (error) return <NotFoundPage message={error.message} />;
+  if (error && (project === undefined || isGone(error))) return <NotFoundPage message={error.message} />;
   if (project === undefined) return <Center mt="xl"><Loader aria-label="Loading the project" /></Center>;
 
   const tabs = TABS.filter(({ needs }) => needs === undefined || project.actions.includes(needs));
@@ -83,6 +83,11 @@ export function ProjectPage() {
       </Tabs>
     </Stack>
   );
+}
+
+/** Not when the server was merely away for a moment: what is known can still be shown. */
+function isGone(error: Error): boolean {
+  return error instanceof ApiError && error.status === 404;
 }
 
 function Standing({ progress }: { progress: Schemas["Progress"] }) {

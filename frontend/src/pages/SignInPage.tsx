@@ -18,6 +18,7 @@ export function SignInPage() {
   const signIn = useMutation({
     mutationFn: async () => dataOf(await client.POST("/api/session", { body: { username, password } })),
     onSuccess: (me) => {
+      queryClient.clear(); // what somebody else saw on this page before
       queryClient.setQueryData(queries.me().queryKey, me);
       void navigate(from, { replace: true });
     },
