@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -31,15 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Upload and wait for the report; 1 when a file was refused."""
     user = User.objects.filter(username=arguments.username).first()
     if user is None:
-        raise NotFound(f"There is no user {arguments.username}.")
-    paths = [file for path in arguments.path for file in _files(path)]
-    files = [File(path.open("rb"), name=str(number)) for number, path in enumerate(paths)]
-    try:
-        upload = receive_upload(_project(arguments.project), files=files, by=user)
-    finally:
-        for file in files:
-            file.close()
-    upload = _follow(upload)
+        raise NotFound(f"There is no user {arguments.username}.", code="unknown_user")
+    files = [_OnDisk(file) for path in arguments.path for file in _files(path)]
+    upload = _follow(receive_upload(_project(arguments.project), files=files, by=user))
     print(", ".join(f"{n} {fate}" for fate, n in Counter(f["fate"] for f in upload.report).items()))
     refused = [line for line in upload.report if line["fate"] == "refused"]
     for line in refused:
@@ -47,6 +42,20 @@ def run(arguments: argparse.Namespace) -> int:
     if upload.state == JobState.FAILED:
         print(f"{upload.error_message} [{upload.error_code}]")
     return 1 if refused or upload.state == JobState.FAILED else 0
+
+
+class _OnDisk(File):  # type: ignore[type-arg]  # takes no argument at run time
+    """A file that is open only while it is read: a study has more files than a process may open."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(None)
+        self._path = path
+        self.size = path.stat().st_size
+
+    def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            while chunk := file.read(chunk_size or self.DEFAULT_CHUNK_SIZE):
+                yield chunk
 
 
 def _files(path: Path) -> list[Path]:

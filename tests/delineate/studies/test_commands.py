@@ -1,0 +1,90 @@
+"""`delineate import`."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+
+import pytest
+
+from delineate.config.celery import app
+from delineate.errors import Invalid, NotAllowed, NotFound
+from delineate.projects.models import Role
+from delineate.studies import commands
+from delineate.studies.models import Slice, Upload
+from tests.delineate import factories
+from tests.delineate.studies.files import image, written, zipped
+
+# Real transactions: what follows on commit must follow while the command waits.
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _worker():
+    """A worker that takes a task as soon as it is sent."""
+    app.conf.task_always_eager = True
+    yield
+    app.conf.task_always_eager = False
+
+
+@pytest.fixture
+def project():
+    """A project of one lead."""
+    return factories.new_project()
+
+
+def run(project, *paths, user=None):
+    """The command's exit status."""
+    parser = argparse.ArgumentParser()
+    commands.add_arguments(parser)
+    name = (user or factories.lead_of(project)).username
+    given = [*map(str, paths), "--project", str(project), "--as", name]
+    return commands.run(parser.parse_args(given))
+
+
+def test_a_zip_and_a_folder_are_imported(project, tmp_path, capsys):
+    folder = tmp_path / "series" / "deep"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"{number}.dcm").write_bytes(written(image(z=float(number), seed=number)))
+    other = image(study="1.2.4", series="1.2.4.1", seed=9)
+    (tmp_path / "other.zip").write_bytes(zipped([other]))
+
+    assert run(project, tmp_path / "series", tmp_path / "other.zip") == 0
+
+    assert "4 stored" in capsys.readouterr().out
+    assert Slice.objects.filter(series__study__project=project).count() == 4
+
+
+def test_what_is_refused_is_listed_by_number(project, tmp_path, capsys):
+    (tmp_path / "anna.txt").write_text("no image")
+    assert run(project, tmp_path / "anna.txt") == 1
+    out = capsys.readouterr().out
+    assert "file 1: The file is not DICOM. [not_dicom]" in out
+    assert "anna" not in out
+
+
+def test_a_folder_may_have_more_files_than_a_process_may_open(project, tmp_path):
+    for number in range(80):
+        (tmp_path / str(number)).write_bytes(b"no image")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        assert run(project, tmp_path) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert Upload.objects.get().blob_count == 80
+
+
+def test_what_stands_in_the_way_is_said_before_anything_is_done(project, tmp_path):
+    there = tmp_path / "there"
+    there.write_bytes(written(image()))
+    with pytest.raises(Invalid, match="nothing at"):
+        run(project, tmp_path / "away")
+    with pytest.raises(NotFound, match="0 projects"):
+        run("Spleens", there, user=factories.lead_of(project))
+    with pytest.raises(NotFound, match="no user"):
+        run(project, there, user=argparse.Namespace(username="nobody"))
+    with pytest.raises(NotAllowed):
+        run(project, there, user=factories.new_member(project, Role.ANNOTATOR))
+    assert not Upload.objects.exists()
