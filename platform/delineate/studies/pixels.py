@@ -16,9 +16,10 @@ from typing import Any, Final
 import numpy as np
 import pydicom
 from pydicom import Dataset
+from pydicom._uid_dict import UID_dictionary
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import DeflatedExplicitVRLittleEndian, UID_dictionary
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from delineate.studies.archive import MAX_FILE_BYTES, MAX_RATIO, RATIO_FROM_BYTES, Refused
 from mlworker.contract.artifacts import Array

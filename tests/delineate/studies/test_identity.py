@@ -11,7 +11,8 @@ from django.conf import settings
 from django.db import connection
 from django.test import Client
 from pydicom import Dataset
-from pydicom.datadict import DicomDictionary, dictionary_VR
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import dictionary_VR
 from pydicom.sequence import Sequence
 
 from delineate.projects.models import Project

@@ -65,9 +65,9 @@ def test_a_zip_becomes_a_study_ordered_by_position(project, lead):
     assert (series.window_centre, series.window_width) == (40, 400)
     slices = list(Slice.objects.all())
     assert [slice_.index for slice_ in slices] == [0, 1, 2]
-    assert [slice_.position[2] for slice_ in slices] == [0.0, 2.0, 4.0]
+    assert [_place(slice_)[2] for slice_ in slices] == [0.0, 2.0, 4.0]
     for slice_ in slices:
-        original = files[shuffled.index(slice_.position[2])].pixel_array
+        original = files[shuffled.index(_place(slice_)[2])].pixel_array
         stored = _stored(slice_)
         assert np.array_equal(stored, original)
         assert slice_.pixels_digest == array_digest(stored)
@@ -238,7 +238,7 @@ def test_a_series_of_unlike_images_is_refused_and_leaves_nothing(project, lead, 
 
 
 def test_what_is_no_image_disturbs_nothing(project, lead):
-    files = {
+    files: dict[str, Dataset | bytes] = {
         "a/1.dcm": image(),
         "a/notes.txt": b"hello",
         "__MACOSX/a/._1.dcm": b"litter",
@@ -310,11 +310,16 @@ def test_a_real_ct_is_stored_exactly(project, lead, shared_folder):
     assert len(slices) == len(by_position) == 28
     for slice_ in slices:
         values = _stored(slice_) * slice_.slope + slice_.intercept
-        assert np.array_equal(values, by_position[tuple(slice_.position)])
+        assert np.array_equal(values, by_position[_place(slice_)])
 
 
 def _stored(slice_: Slice) -> np.ndarray:
     return unpack_array(storage.get(slice_.pixels_key))
+
+
+def _place(slice_: Slice) -> tuple[float, ...]:
+    assert slice_.position is not None
+    return tuple(slice_.position)
 
 
 def _objects(prefix: str) -> set[str]:
