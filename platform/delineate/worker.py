@@ -16,6 +16,7 @@ import time
 import uuid
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -103,6 +104,21 @@ async def _call_and_close(
         return await call(kind, timeout_s=timeout_s, **fields)
     finally:
         await _Replies.of_this_loop().close()
+
+
+def seen_at(queue: str) -> datetime | None:
+    """When a worker of ``queue`` last said that it is alive; None when nobody knows of one."""
+    try:
+        with redis.Redis.from_url(
+            settings.ENVIRONMENT.redis_url,
+            socket_connect_timeout=PUBLISH_PATIENCE_S,
+            socket_timeout=PUBLISH_PATIENCE_S,
+        ) as client:
+            beat = client.get(f"heartbeat:{queue}")
+    except (redis.RedisError, OSError) as error:
+        logger.warning("Nobody can say whether a worker is alive: %s", error)
+        return None
+    return datetime.fromtimestamp(float(beat), UTC) if isinstance(beat, bytes) else None
 
 
 def _publish_or_log(command: Command, *, priority: int) -> None:

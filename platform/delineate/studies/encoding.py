@@ -3,6 +3,9 @@
 The broker's queue is kept short, so that what is opened now never waits behind a long ingest: at
 most ``IN_FLIGHT`` slices are with the worker at ordinary priority, and each batch that comes back
 sends the next. What somebody is looking at is sent at once, past that limit.
+
+An attempt is one sending that a living worker has not answered. While the worker is away nothing is
+sent again and nothing counts: its queue keeps, and a night without a worker fails no slice.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ def request(
     if priority == broker.PRIORITY_NOW:
         # Also what was sent before at a lower priority: it may still lie deep in the queue. Made
         # twice costs one look into the store.
-        _send(wanted.filter(state__in=[JobState.PENDING, JobState.RUNNING]), priority=priority)
+        _send(wanted.filter(state__in=[JobState.PENDING, JobState.RUNNING]))
     dispatch()
 
 
@@ -94,7 +97,7 @@ def dispatch() -> None:
                 :room
             ]
         )
-        _send(Encoding.objects.filter(id__in=chosen), priority=broker.PRIORITY_LATER)
+        _send(Encoding.objects.filter(id__in=chosen))
 
 
 def receive(event: SlicesEncoded) -> None:
@@ -111,7 +114,9 @@ def receive(event: SlicesEncoded) -> None:
             if fate.code is None:
                 encoding.state = JobState.DONE
                 encoding.finished_at = timezone.now()
-                encoding.save(update_fields=["state", "finished_at"])
+                # It may have been given up before its answer came.
+                encoding.error_code = encoding.error_message = ""
+                encoding.save(update_fields=["state", "finished_at", "error_code", "error_message"])
             else:
                 jobs.fail(encoding, code=fate.code, message=fate.message)
         _tell([encoding.slice_id for encoding in encodings], model_digest=event.model_digest)
@@ -120,6 +125,7 @@ def receive(event: SlicesEncoded) -> None:
 
 def sweep() -> None:
     """Take back what has been silent, give up what failed too often, and send what is due."""
+    jobs.mark_sent(_waiting_for_a_worker())
     for encoding in jobs.release_after_silence(Encoding):
         if encoding.attempt >= MAX_ATTEMPTS:
             jobs.fail(
@@ -131,7 +137,14 @@ def sweep() -> None:
     dispatch()
 
 
-def _send(encodings: QuerySet[Encoding], *, priority: int) -> None:
+def _waiting_for_a_worker() -> QuerySet[Encoding]:
+    """What was sent after the worker was last alive: it lies in the queue."""
+    sent = Encoding.objects.filter(state=JobState.RUNNING)
+    seen_at = worker.seen_at(EncodeSlices.queue)
+    return sent if seen_at is None else sent.filter(heartbeat_at__gt=seen_at)
+
+
+def _send(encodings: QuerySet[Encoding]) -> None:
     with transaction.atomic():
         rows = list(
             encodings.select_related("slice__series")
@@ -154,7 +167,7 @@ def _send(encodings: QuerySet[Encoding], *, priority: int) -> None:
                         for row in batch
                     ),
                 ),
-                priority=priority,
+                priority=batch[0].priority,
             )
 
 
@@ -162,7 +175,11 @@ def _batches(rows: Sequence[Encoding]) -> list[list[Encoding]]:
     batches: list[list[Encoding]] = []
     for row in rows:
         last = batches[-1] if batches else []
-        if last and len(last) < MAX_BATCH and last[0].model_digest == row.model_digest:
+        alike = last and (last[0].model_digest, last[0].priority) == (
+            row.model_digest,
+            row.priority,
+        )
+        if alike and len(last) < MAX_BATCH:
             last.append(row)
         else:
             batches.append([row])

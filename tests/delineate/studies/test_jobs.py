@@ -52,9 +52,10 @@ LONG_AGO = 2 * SILENT_AFTER
 
 @pytest.fixture(autouse=True)
 def queues(services):
-    """The broker, empty: what earlier tests sent is nobody's."""
+    """The broker, empty: what earlier tests sent is nobody's; no worker has been seen."""
     with redis.Redis.from_url(services.redis_url) as client:
         _lose_messages(client)
+        client.delete(f"heartbeat:{EncodeSlices.queue}")
         yield client
 
 
@@ -272,14 +273,44 @@ def test_the_sweep_sends_again_what_is_silent(project, queues):
     encoding.sweep()
     assert _queued(queues) == []
     _let_time_pass()
+    _show_a_worker(queues)
     encoding.sweep()
     row = Encoding.objects.get()
     assert (row.state, row.attempt) == ("running", 2)
     assert _queued(queues) == [str(row.id)]
 
 
+def test_what_was_looked_at_is_sent_again_as_urgently(project, queues):
+    _request(_series(project, slices=1), priority=broker.PRIORITY_NOW)
+    _lose_messages(queues)
+    _let_time_pass()
+    _show_a_worker(queues)
+    encoding.sweep()
+    assert len(_queued(queues, priority=broker.PRIORITY_NOW)) == 1
+
+
+def test_while_the_worker_is_away_slices_wait(project, queues):
+    _request(_series(project, slices=1))
+    sent = _queued(queues)
+    for _ in range(2 * MAX_ATTEMPTS):
+        _let_time_pass()
+        encoding.sweep()
+    row = Encoding.objects.get()
+    assert (row.state, row.attempt) == ("running", 1)
+    assert _queued(queues) == sent
+
+
+def test_an_answer_that_comes_after_giving_up_counts(project, queues):
+    _request(_series(project, slices=1))
+    Encoding.objects.update(state=JobState.FAILED, error_code="gave_up", error_message="Gave up.")
+    encoding.receive(_encoded(Encoding.objects.get()))
+    row = Encoding.objects.get()
+    assert (row.state, row.error_code, row.error_message) == ("done", "", "")
+
+
 def test_the_sweep_gives_up_in_the_end(project, queues):
     _request(_series(project, slices=1))
+    _show_a_worker(queues)
     for _ in range(MAX_ATTEMPTS):
         _let_time_pass()
         encoding.sweep()
@@ -321,6 +352,10 @@ def _encoded(*rows: Encoding, code=None, message: str = "") -> SlicesEncoded:
             EncodedSlice(encoding_id=str(row.id), code=code, message=message) for row in rows
         ),
     )
+
+
+def _show_a_worker(client: redis.Redis) -> None:
+    client.set(f"heartbeat:{EncodeSlices.queue}", time.time())
 
 
 def _let_time_pass() -> None:
