@@ -192,9 +192,10 @@ def _kept_values(element: DataElement, *, vr: str, key: bytes) -> list[str | int
     if keyword in _UIDS:
         return [replace_uid(str(value), key=key)] if items else []
     if keyword == "ImageType":
-        return [item if item in _WORDS[keyword] else "OTHER" for item in map(str, items)]
+        words = [str(item).strip() for item in items]
+        return [word if word in _WORDS[keyword] or not word else "OTHER" for word in words]
     if keyword in _WORDS:
-        words = [str(item) for item in items]
+        words = [str(item).strip() for item in items]
         return list(words) if _WORDS[keyword].issuperset(words) else []
     if vr == "UI":
         uid = UID(str(value), IGNORE)

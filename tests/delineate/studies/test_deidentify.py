@@ -53,8 +53,8 @@ def test_unknown_words_are_not_kept(keyword):
 
 
 def test_unknown_values_of_an_image_type_keep_their_place():
-    kept = deidentify.clean(image(ImageType=["ORIGINAL", "DOE", "AXIAL"]), key=KEY)
-    assert list(kept.ImageType) == ["ORIGINAL", "OTHER", "AXIAL"]
+    kept = deidentify.clean(image(ImageType=["ORIGINAL ", "DOE", "", "AXIAL"]), key=KEY)
+    assert list(kept.ImageType) == ["ORIGINAL", "OTHER", "", "AXIAL"]
 
 
 @pytest.mark.parametrize(
