@@ -1,0 +1,142 @@
+"""The door to the worker, on a real broker; behind it a worker without a model, or nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import sync_to_async
+from celery import Celery
+from django.db import transaction
+
+from delineate import worker
+from delineate.errors import Unavailable
+from mlworker.contract.messages import (
+    AddCheckpoint,
+    CheckpointAdded,
+    EncodeItem,
+    EncodeSlices,
+    NotPrepared,
+    Point,
+    SegmentSlice,
+    SliceImage,
+)
+from tests import null_worker
+from tests.waiting import until
+
+IMAGE = SliceImage(pixels_key="none", pixels_digest="a" * 64, height=8, width=8)
+PROMPT: dict[str, Any] = {
+    "model_digest": "b" * 64,
+    "image": IMAGE,
+    "points": (Point(x=1, y=1, positive=True),),
+}
+ENCODE = EncodeSlices(model_digest="b" * 64, items=(EncodeItem(encoding_id="0" * 32, image=IMAGE),))
+
+
+@pytest.fixture
+def broker(services) -> Iterator[redis.Redis]:
+    """The broker, with empty queues."""
+    with redis.Redis.from_url(services.redis_url) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def null(services, broker) -> Iterator[None]:
+    """Somebody behind the door."""
+    with null_worker.running(services.redis_url, services.storage_url):
+        yield
+
+
+@pytest.fixture(autouse=True)
+async def _close_door() -> AsyncIterator[None]:
+    yield
+    await worker._Replies.of_this_loop().close()
+
+
+async def test_many_calls_at_once_each_get_their_own_reply(null: None) -> None:
+    replies = await asyncio.gather(
+        *(
+            worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=seed)
+            for seed in range(20)
+        )
+    )
+
+    assert all(isinstance(reply, CheckpointAdded) for reply in replies)
+    assert len({reply.request_id for reply in replies}) == 20
+
+
+async def test_a_slice_that_is_not_prepared_is_a_reply(null: None) -> None:
+    reply = await worker.call(SegmentSlice, timeout_s=30, **PROMPT)
+
+    assert isinstance(reply, NotPrepared)
+
+
+async def test_nobody_behind_the_door_is_a_refusal_in_time(broker: redis.Redis) -> None:
+    with pytest.raises(Unavailable) as refusal:
+        await worker.call(SegmentSlice, timeout_s=0.3, **PROMPT)
+
+    assert refusal.value.code == "worker_timeout"
+
+
+async def test_an_answer_that_comes_too_late_leaves_nothing_behind(
+    services, broker: redis.Redis
+) -> None:
+    with pytest.raises(Unavailable):
+        await worker.call(AddCheckpoint, timeout_s=0.3, variant="vit_t", seed=1)
+    assert broker.llen("train") == 1
+
+    with null_worker.running(services.redis_url, services.storage_url):
+        await until(lambda: broker.llen("train") == 0)
+        # It still answers a call that is in time, after the late one.
+        assert await worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=2)
+
+    left = list(broker.scan_iter("replies:*"))
+    assert left == []
+
+
+async def test_without_a_broker_a_call_is_refused_and_sending_does_not_raise(
+    services, monkeypatch
+) -> None:
+    # A port that nobody listens on is what a dead broker looks like.
+    away = Celery("away", set_as_current=False)
+    away.conf.update(worker._producer.conf)
+    away.conf.broker_url = "redis://127.0.0.1:9/0"
+    monkeypatch.setattr(worker, "_producer", away)
+    meanwhile = asyncio.create_task(asyncio.sleep(0))
+
+    with pytest.raises(Unavailable) as refusal:
+        await worker.call(SegmentSlice, timeout_s=30, **PROMPT)
+
+    assert refusal.value.code == "broker_unavailable"
+    assert meanwhile.done()  # the loop went on while the call waited
+    worker._publish_or_log(ENCODE, priority=0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_command_is_sent_when_its_transaction_is_committed_and_not_before(
+    broker: redis.Redis,
+) -> None:
+    with transaction.atomic():
+        worker.send(ENCODE)
+        transaction.set_rollback(True)
+    queues = list(broker.scan_iter("encode*"))
+    assert queues == []
+
+    with transaction.atomic():
+        worker.send(ENCODE)
+        assert list(broker.scan_iter("encode*")) == []
+
+    assert len(list(broker.scan_iter("encode*"))) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_call_without_a_loop_of_its_own_comes_back(null: None) -> None:
+    reply = await sync_to_async(worker.call_blocking)(
+        AddCheckpoint, timeout_s=30, variant="vit_t", seed=3
+    )
+
+    assert isinstance(reply, CheckpointAdded)
