@@ -2,11 +2,11 @@
 #   setup  everything installed        up     the whole system, with its demo
 #   check  what must hold before tests test   check, then every test
 #   fix    what can be put right alone contract  regenerate what the browser takes from the server
-#   bench  measure a running system
+#   bench  measure a running system    screenshots  the user guide's pictures anew
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := up
-.PHONY: setup up test check fix contract contract-check bench
+.PHONY: setup up test check fix contract contract-check bench screenshots
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 PORT ?=
@@ -58,7 +58,10 @@ contract-check: setup
 
 bench: setup
 	$(BIN)/python -P benchmarks/click.py $(if $(PORT),--url http://127.0.0.1:$(PORT))
+	node benchmarks/paint.mjs $(if $(PORT),--url http://127.0.0.1:$(PORT))
 
+screenshots: setup frontend/dist/index.html
+	DELINEATE_PICTURES=docs/screenshots $(BIN)/pytest tests/e2e
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "Python 3.11 or newer is needed, and $(PYTHON) is not it: install it, or say where it is with make PYTHON=…"; exit 1; }

@@ -13,7 +13,7 @@ from delineate.errors import Conflict, NotFound
 from delineate.exports.models import Export, Format
 from delineate.exports.services import open_file, request_export
 from delineate.jobs import JobState
-from delineate.projects.models import Project
+from delineate.projects.selectors import project_named
 
 ASK_EVERY_S: Final = 0.5
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if user is None:
         raise NotFound(f"There is no user {arguments.username}.", code="unknown_user")
     export = request_export(
-        _project(arguments.project),
+        project_named(arguments.project),
         format=Format(arguments.format),
         reviewed_only=not arguments.unreviewed,
         by=user,
@@ -52,13 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
         shutil.copyfileobj(source, target)
     print(f"{arguments.to}: {export.series_done} series, {export.size_bytes} bytes")
     return 0
-
-
-def _project(name_or_id: str) -> Project:
-    found = [p for p in Project.objects.all() if name_or_id in (p.name, str(p.id))]
-    if len(found) != 1:
-        raise NotFound(f"{len(found)} projects are called {name_or_id}; give its id.")
-    return found[0]
 
 
 def _follow(export: Export) -> Export:

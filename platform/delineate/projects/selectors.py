@@ -20,6 +20,14 @@ def project_for(user: User | AnonymousUser, project_id: UUID) -> Project:
     return project
 
 
+def project_named(name_or_id: str) -> Project:
+    """The one project of that name or id, for the command line; NotFound."""
+    found = [p for p in Project.objects.all() if name_or_id in (p.name, str(p.id))]
+    if len(found) != 1:
+        raise NotFound(f"{len(found)} projects are called {name_or_id}; give its id.")
+    return found[0]
+
+
 def label_for(user: User | AnonymousUser, label_id: UUID) -> Label:
     """The label, for members of its project; NotFound for everybody else."""
     label = (

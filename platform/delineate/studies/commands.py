@@ -14,7 +14,7 @@ from django.core.files import File
 from delineate.accounts.models import User
 from delineate.errors import Invalid, NotFound
 from delineate.jobs import JobState
-from delineate.projects.models import Project
+from delineate.projects.selectors import project_named
 from delineate.studies.models import Upload
 from delineate.studies.services import receive_upload
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if user is None:
         raise NotFound(f"There is no user {arguments.username}.", code="unknown_user")
     files = [_OnDisk(file) for path in arguments.path for file in _files(path)]
-    upload = _follow(receive_upload(_project(arguments.project), files=files, by=user))
+    upload = _follow(receive_upload(project_named(arguments.project), files=files, by=user))
     print(", ".join(f"{n} {fate}" for fate, n in Counter(f["fate"] for f in upload.report).items()))
     refused = [line for line in upload.report if line["fate"] == "refused"]
     for line in refused:
@@ -62,13 +62,6 @@ def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise Invalid(f"There is nothing at {path}.", code="no_such_path")
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
-def _project(name_or_id: str) -> Project:
-    found = [p for p in Project.objects.all() if name_or_id in (p.name, str(p.id))]
-    if len(found) != 1:
-        raise NotFound(f"{len(found)} projects are called {name_or_id}; give its id.")
-    return found[0]
 
 
 def _follow(upload: Upload) -> Upload:
