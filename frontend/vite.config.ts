@@ -16,7 +16,6 @@ export default defineConfig({
     },
     dedupe: [
       "@cornerstonejs/core",
-      "@cornerstonejs/tools",
       "@cornerstonejs/metadata",
       "@cornerstonejs/utils",
       "dicom-parser",

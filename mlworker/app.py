@@ -48,7 +48,8 @@ class Settings(BaseSettings):
 
 settings = Settings()
 
-app = Celery("mlworker", include=["mlworker.tasks"])
+# Not the current application of whoever imports this: the server shares tasks by that.
+app = Celery("mlworker", include=["mlworker.tasks"], set_as_current=False)
 app.conf.update(
     broker_url=settings.redis_url,
     broker_transport_options=broker.transport_options(socket_timeout_s=30),
