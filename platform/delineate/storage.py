@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import tempfile
@@ -23,7 +24,10 @@ _UNFINISHED = ".writing-"  # begins the name of a file that is not yet an object
 
 def put(key: str, data: bytes) -> None:
     """Store ``data`` under ``key``, whole or not at all, durably."""
-    put_chunks(key, iter([data]))
+    try:
+        put_chunks(key, iter([data]))
+    except FileNotFoundError:  # its folder was deleted meanwhile: what comes after that stays
+        put_chunks(key, iter([data]))
 
 
 def put_chunks(key: str, chunks: Iterator[bytes]) -> int:
@@ -86,8 +90,14 @@ def delete_prefix(prefix: str) -> None:
     """Remove everything whose key starts with ``prefix``, which ends in a slash."""
     assert prefix.endswith("/"), prefix
     filesystem, path = _locate(prefix.rstrip("/"))
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
+    while filesystem.exists(path):
+        try:
+            filesystem.rm(path, recursive=True)
+        except FileNotFoundError:
+            continue  # somebody else has removed a part of it
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # somebody has just written there
+                raise
 
 
 def delete_unfinished(prefix: str, *, older_than_s: float) -> None:

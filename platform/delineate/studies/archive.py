@@ -12,8 +12,10 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from types import TracebackType
+from typing import BinaryIO, Final, Self
 
 MAX_FILES: Final = 20_000  # a CT angiography has 4,000; a disc of a patient's history 15,000
 MAX_FILE_BYTES: Final = 1024**3  # a multi-frame mammography tomosynthesis reaches 500 MB
@@ -65,6 +67,18 @@ class Archive:
         self._blobs = blobs
         self._zips: dict[int, zipfile.ZipFile] = {}
         self._read_bytes = 0
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._open.close()
 
     def entries(self) -> Iterator[Entry]:
         """Every file with its fate so far; numbers are stable for equal blobs."""
@@ -107,10 +121,12 @@ class Archive:
         try:
             archive = zipfile.ZipFile(file)
         except _DAMAGED:
+            file.close()
             refusal = Refused("broken_zip", "The zip file is damaged and cannot be opened.")
             yield None, "", refusal, False
             return
-        self._zips[blob] = archive
+        self._open.callback(file.close)
+        self._zips[blob] = self._open.enter_context(archive)
         for member, info in enumerate(archive.infolist()):
             if not info.is_dir():
                 litter = info.filename.startswith(_LITTER[0]) or info.filename.endswith(_LITTER)

@@ -1,9 +1,11 @@
 """An upload becomes studies: read, de-identify, decode, store, then one transaction per study.
 
 Safe to run again after being killed anywhere: what a study is called and where its pixels lie
-follows from the project and the files' UIDs, so a second run writes the same objects, and a study
-that was committed is recognised. One bad file never fails the others; a series with a bad image is
-refused as a whole, so that half a study is never shown as one.
+follows from the upload and the files' UIDs, so a second run writes the same objects, and a study
+that was committed is recognised. Two uploads never write to the same place, whatever UIDs they
+bring: which of them has a study first is decided when it is committed, and the other starts with
+that study anew. One bad file never fails the others; a series with a bad image is refused as a
+whole, so that half a study is never shown as one.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ TELL_EVERY_S: Final = 0.5
 SAMPLED_PIXELS: Final = 4096
 WINDOW_PERCENTILES: Final = (0.5, 99.5)
 SAME_MM: Final = 1e-3
+# Each time somebody else has committed or deleted the same study: more is not by chance.
+MAX_STARTS_OF_A_STUDY: Final = 5
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class _Scanned:
 class _StoredFrame:
     """A decoded frame that lies in the object store."""
 
+    slice_id: uuid.UUID
     number: int
     key: str
     digest: str
@@ -111,9 +116,19 @@ class _Run:
             [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
         )
         self._report: dict[int, dict[str, object]] = {}
+        self._decoded: set[int] = set()  # files, by number
         self._told_at = 0.0
 
     def to_the_end(self) -> None:
+        if not self._upload.report:  # else an attempt before this one came that far
+            with self._archive:
+                self._ingest_all()
+            self._save_report()
+        # Before the last word: a job that has ended well keeps no bytes that name patients.
+        storage.delete_prefix(self._upload.blob_prefix)
+        self._end()
+
+    def _ingest_all(self) -> None:
         by_study: dict[str, dict[str, list[_Scanned]]] = defaultdict(lambda: defaultdict(list))
         entries = list(self._archive.entries())
         self._upload.files_total = len(entries)
@@ -127,7 +142,6 @@ class _Run:
             self._sign_of_life()
         for study_uid, by_series in by_study.items():
             self._ingest_study(study_uid, by_series)
-        self._finish()
 
     def _scan(self, entry: Entry) -> _Scanned | None:
         try:
@@ -152,38 +166,54 @@ class _Run:
 
     def _ingest_study(self, study_uid: str, by_series: dict[str, list[_Scanned]]) -> None:
         files = [scanned for series in by_series.values() for scanned in series]
-        if len({scanned.subject for scanned in files}) > 1:
+        named = {scanned.subject for scanned in files if scanned.is_named}
+        if len(named) > 1:
             self._refuse_all(
                 files, "study_mixed_patients", "The study's files name different patients."
             )
             return
-        study_id = uuid.uuid5(self._project.id, study_uid)
+        # A file that names nobody is taken at its study's word.
+        subject = named.pop() if named else files[0].subject
+        for _ in range(MAX_STARTS_OF_A_STUDY):
+            study = self._study_of(study_uid)
+            study_id = study.id if study else uuid.uuid5(self._upload.id, study_uid)
+            ready = self._store_new_series(study, study_id, by_series)
+            if not ready or self._commit_study(
+                study_id, study_uid, was_there=study is not None, subject=subject, ready=ready
+            ):
+                return
+            _take_back(ready)
+        self._refuse_all(
+            files, "study_busy", "Others kept changing the study meanwhile; upload it again."
+        )
+
+    def _study_of(self, study_uid: str) -> Study | None:
+        return self._project.studies.select_related("subject").filter(study_uid=study_uid).first()
+
+    def _store_new_series(
+        self, study: Study | None, study_id: uuid.UUID, by_series: dict[str, list[_Scanned]]
+    ) -> list[_ReadySeries]:
         ready: list[_ReadySeries] = []
-        for series_uid, scanned in by_series.items():
-            known = Series.objects.filter(study_id=study_id, series_uid=series_uid).first()
+        for series_uid, files in by_series.items():
+            known = Series.objects.filter(study=study, series_uid=series_uid).first()
             if known is not None:
-                self._compare_with_known(known, scanned)
-                continue
-            if self._is_of_another_patient(study_id, scanned[0]):
+                self._compare_with_known(known, files)
+            elif study is not None and any(
+                file.is_named and file.subject != study.subject.pseudonym for file in files
+            ):
                 self._refuse_all(
-                    scanned, "study_mixed_patients", "The study is there for another patient."
+                    files, "study_mixed_patients", "The study is there for another patient."
                 )
-                continue
-            try:
-                ready.append(self._store_series(study_id, series_uid, scanned))
-            except Refused as refused:
-                self._refuse_all(scanned, refused.code, refused.message)
+            else:
+                try:
+                    ready.append(self._store_series(study_id, series_uid, files))
+                except Refused as refused:
+                    self._refuse_all(files, refused.code, refused.message)
         if self._upload.attempt > 1:
             storage.delete_unfinished(
                 study_prefix(str(study_id)), older_than_s=jobs.SILENT_AFTER.total_seconds()
             )
-        if ready:
-            self._commit_study(study_id, study_uid, subject=files[0].subject, ready=ready)
-
-    def _is_of_another_patient(self, study_id: uuid.UUID, scanned: _Scanned) -> bool:
-        """A file that names nobody is taken at its study's word."""
-        known = Subject.objects.filter(studies=study_id).first()
-        return known is not None and scanned.is_named and known.pseudonym != scanned.subject
+        return ready
 
     def _store_series(
         self, study_id: uuid.UUID, series_uid: str, files: list[_Scanned]
@@ -228,12 +258,18 @@ class _Run:
         header = deidentify.clean(dataset, key=self._key)
         frames: list[_StoredFrame] = []
         for frame in pixels.frames(dataset):
-            frames.append(_store_frame(study_id, scanned.series_uid, scanned.sop_uid, frame))
+            slice_id = self._slice_id(scanned.series_uid, scanned.sop_uid, frame=frame.number)
+            frames.append(_store_frame(study_id, slice_id, frame))
             keys.append(frames[-1].key)
             if frame.number == 1:
                 pixels.describe_pixels(header, frame.stored)
             self._sign_of_life()
+        self._decoded.add(scanned.entry.number)
         return _StoredInstance(scanned.entry, scanned.sop_uid, header, frames)
+
+    def _slice_id(self, series_uid: str, sop_uid: str, *, frame: int) -> uuid.UUID:
+        """Equal in every attempt; with the series, as some devices repeat image UIDs in each."""
+        return uuid.uuid5(self._upload.id, f"{series_uid}/{sop_uid}/{frame}")
 
     def _digests(self, scanned: _Scanned) -> list[str]:
         """Of a file's frames; raises Refused."""
@@ -246,18 +282,25 @@ class _Run:
 
     def _compare_with_known(self, known: Series, files: list[_Scanned]) -> None:
         """A series is not added to: what is in it already is a duplicate, the rest is refused."""
+        ours: set[str] = set()
         for scanned in files:
-            digests = list(
-                known.slices.filter(instance__sop_instance_uid=scanned.sop_uid)
-                .order_by("frame_number")
-                .values_list("pixels_digest", flat=True)
+            slices = list(
+                known.slices.filter(instance__sop_instance_uid=scanned.sop_uid).order_by(
+                    "frame_number"
+                )
             )
+            digests = [slice_.pixels_digest for slice_ in slices]
             try:
                 same = digests == self._digests(scanned)
             except Refused as refused:
                 self._settle(scanned.entry, "refused", refused.code, refused.message)
                 continue
-            if digests:
+            first_id = self._slice_id(scanned.series_uid, scanned.sop_uid, frame=1)
+            if same and scanned.sop_uid not in ours and first_id in [s.id for s in slices]:
+                # By an attempt at this very upload that was cut off later on.
+                ours.add(scanned.sop_uid)
+                self._settle(scanned.entry, "stored", "", "")
+            elif digests:
                 self._settle_twin(scanned.entry, same=same)
             else:
                 self._settle(
@@ -269,14 +312,25 @@ class _Run:
             self._sign_of_life()
 
     def _commit_study(
-        self, study_id: uuid.UUID, study_uid: str, *, subject: str, ready: list[_ReadySeries]
-    ) -> None:
+        self,
+        study_id: uuid.UUID,
+        study_uid: str,
+        *,
+        was_there: bool,
+        subject: str,
+        ready: list[_ReadySeries],
+    ) -> bool:
+        """Make the rows; False, and nothing made, when somebody has changed the study meanwhile."""
         with transaction.atomic():
             Project.objects.select_for_update().get(id=self._project.id)
             jobs.sign_of_life(self._upload)
-            study = Study.objects.filter(id=study_id).first() or self._new_study(
-                study_id, study_uid, subject=subject
-            )
+            study = self._project.studies.select_for_update().filter(study_uid=study_uid).first()
+            if (study is not None) != was_there or (study is not None and study.id != study_id):
+                return False
+            if study is None:
+                study = self._new_study(study_id, study_uid, subject=subject)
+            elif study.series.filter(series_uid__in=[series.uid for series in ready]).exists():
+                return False
             slice_ids = [slice_.id for series in ready for slice_ in _save_series(study, series)]
             audit.study_ingested(
                 self._project.id,
@@ -294,6 +348,7 @@ class _Run:
         for series in ready:
             for instance in series.instances:
                 self._settle(instance.entry, "stored", "", "")
+        return True
 
     def _new_study(self, study_id: uuid.UUID, study_uid: str, *, subject: str) -> Study:
         last = self._project.studies.aggregate(last=Max("number"))["last"]
@@ -306,14 +361,17 @@ class _Run:
             study_uid=study_uid,
         )
 
-    def _finish(self) -> None:
+    def _save_report(self) -> None:
         with transaction.atomic():
+            jobs.sign_of_life(self._upload)
             self._save_progress()
             self._upload.report = [self._report[number] for number in sorted(self._report)]
             self._upload.save(update_fields=["report"])
+
+    def _end(self) -> None:
+        with transaction.atomic():
             jobs.finish(self._upload)
             self._tell()
-        storage.delete_prefix(self._upload.blob_prefix)
 
     def _settle_twin(self, entry: Entry, *, same: bool) -> None:
         if same:
@@ -346,7 +404,7 @@ class _Run:
             self._tell()
 
     def _save_progress(self) -> None:
-        self._upload.files_done = len(self._report)
+        self._upload.files_done = len(self._decoded | self._report.keys())
         self._upload.save(update_fields=["files_total", "files_done"])
 
     def _tell(self) -> None:
@@ -364,18 +422,19 @@ def _open_blob(key: str) -> BinaryIO:
     return storage.open_for_reading(key)
 
 
-def _slice_id(study_id: uuid.UUID, series_uid: str, sop_uid: str, *, frame: int) -> uuid.UUID:
-    """Equal in every attempt; with the series, because some devices repeat image UIDs in each."""
-    return uuid.uuid5(study_id, f"{series_uid}/{sop_uid}/{frame}")
+def _take_back(ready: list[_ReadySeries]) -> None:
+    for series in ready:
+        for _, frame in series.ordered:
+            storage.delete(frame.key)
 
 
-def _store_frame(study_id: uuid.UUID, series_uid: str, sop_uid: str, frame: Frame) -> _StoredFrame:
-    slice_id = _slice_id(study_id, series_uid, sop_uid, frame=frame.number)
+def _store_frame(study_id: uuid.UUID, slice_id: uuid.UUID, frame: Frame) -> _StoredFrame:
     key = pixels_key(str(study_id), str(slice_id))
     storage.put(key, pack_array(frame.stored))
     flat = frame.stored.reshape(-1)
     sampled = flat[:: max(1, flat.size // SAMPLED_PIXELS)].astype(np.float32)
     return _StoredFrame(
+        slice_id=slice_id,
         number=frame.number,
         key=key,
         digest=array_digest(frame.stored),
@@ -399,7 +458,9 @@ def _in_order(
     for instance, frame in frames:
         if frame.shape != first.shape:
             raise Refused("series_mixed_geometry", "The series' images are of different sizes.")
-        if not _parallel(frame.geometry.orientation, first.geometry.orientation):
+        if not _alike(_spacing_mm(frame), _spacing_mm(first), within=SAME_MM):
+            raise Refused("series_mixed_geometry", "The series' images have different spacings.")
+        if not _alike(frame.geometry.orientation, first.geometry.orientation, within=1e-2):
             raise Refused(
                 "series_mixed_geometry", "The series' images lie in different orientations."
             )
@@ -412,10 +473,17 @@ def _in_order(
     return sorted(frames, key=_numbered)
 
 
-def _parallel(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
+def _spacing_mm(frame: _StoredFrame) -> tuple[float, ...] | None:
+    rows, columns = frame.geometry.row_spacing_mm, frame.geometry.column_spacing_mm
+    return None if rows is None or columns is None else (rows, columns)
+
+
+def _alike(
+    one: tuple[float, ...] | None, other: tuple[float, ...] | None, *, within: float
+) -> bool:
     if one is None or other is None:
         return one is other
-    return bool(np.allclose(one, other, atol=1e-2))
+    return bool(np.allclose(one, other, rtol=0, atol=within))
 
 
 def _along_normal(frame: _StoredFrame) -> float:
@@ -468,7 +536,7 @@ def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
     return Slice.objects.bulk_create(
         [
             Slice(
-                id=_slice_id(study.id, ready.uid, instance.sop_uid, frame=frame.number),
+                id=frame.slice_id,
                 series=series,
                 instance=rows[instance.sop_uid],
                 index=index,

@@ -227,8 +227,9 @@ def test_another_patients_series_does_not_join_a_study(project, lead):
         image(z=1.0, pixels=np.zeros((8, 11), np.int16)),
         image(z=1.0, ImageOrientationPatient=[0, 1, 0, 0, 0, -1]),
         image(z=1.0, photometric="MONOCHROME1"),
+        image(z=1.0, PixelSpacing=[0.5, 0.8]),
     ],
-    ids=["size", "orientation", "kind"],
+    ids=["size", "orientation", "kind", "spacing"],
 )
 def test_a_series_of_unlike_images_is_refused_and_leaves_nothing(project, lead, other):
     upload = send_and_ingest(lead, project, zipped([image(z=0.0), other]))
@@ -291,6 +292,23 @@ def test_files_without_a_patient_are_told_apart_by_folder(project, lead):
     }
     send_and_ingest(lead, project, zipped(files))
     assert Subject.objects.count() == 2
+
+
+def test_a_study_without_a_patient_may_lie_in_several_folders(project, lead):
+    files = {
+        "one/1.dcm": image(patient=None, series="1.2.3.1"),
+        "two/1.dcm": image(patient=None, series="1.2.3.2"),
+    }
+    assert fates(send_and_ingest(lead, project, zipped(files))) == [STORED] * 2
+    assert Study.objects.get().series.count() == 2
+
+
+def test_files_that_name_nobody_are_taken_at_their_studys_word(project, lead):
+    files = [image(patient=None, z=0.0), image(patient="A", z=1.0), image(patient=None, z=2.0)]
+    assert fates(send_and_ingest(lead, project, zipped(files))) == [STORED] * 3
+    other = image(patient="A", study="1.2.4", series="1.2.4.1")
+    send_and_ingest(lead, project, zipped([other]))
+    assert Subject.objects.count() == 1
 
 
 def test_a_real_ct_is_stored_exactly(project, lead, shared_folder):

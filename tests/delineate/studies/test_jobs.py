@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,6 +31,7 @@ from delineate.projects.models import Project
 from delineate.studies import encoding, ingest, tasks
 from delineate.studies.models import Encoding, Instance, Slice, Study, Upload
 from mlworker.contract import broker
+from mlworker.contract.artifacts import array_digest, unpack_array
 from mlworker.contract.messages import EncodedSlice, EncodeSlices, SlicesEncoded
 from tests.delineate.factories import (
     browser_of,
@@ -38,6 +40,7 @@ from tests.delineate.factories import (
     new_project,
     new_series,
     new_study,
+    new_uid,
 )
 from tests.delineate.studies.files import fates, image, send, zipped
 from tests.waiting import until
@@ -99,9 +102,39 @@ def test_an_ingest_that_is_killed_is_completed_by_the_next(project):
     _complete_what_was_killed(upload)
 
 
-def _send_long_upload(project: Project) -> Upload:
-    files = [image(z=float(z), seed=z, InstanceNumber=z) for z in range(LONG)]
+def _send_long_upload(project: Project, *, sop: str | None = None) -> Upload:
+    files = [
+        image(z=float(z), seed=z, InstanceNumber=z, sop=sop if z == 0 else None)
+        for z in range(LONG)
+    ]
     return send(browser_of(lead_of(project)), project, zipped(files))
+
+
+@contextlib.contextmanager
+def _stopped_in_mid_ingest(upload: Upload) -> Iterator[None]:
+    """Ingest in a process that is held up after its first slice while the context lasts."""
+    there = set(_objects("studies"))
+    child = _ingest_in_a_child(upload)
+    try:
+        asyncio.run(until(lambda: set(_objects("studies")) > there or child.poll() is not None))
+        child.send_signal(signal.SIGSTOP)
+        upload.refresh_from_db()
+        assert upload.state == "running", "it was stopped in mid-ingest"
+        yield
+        child.send_signal(signal.SIGCONT)
+        assert child.wait(timeout=60) == 0
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _assert_every_slice_has_its_pixels() -> None:
+    for slice_ in Slice.objects.all():
+        pixels = unpack_array(storage.get(slice_.pixels_key))
+        assert array_digest(pixels) == slice_.pixels_digest
+    assert {path.name for path in _objects("studies")} == {
+        Path(key).name for key in Slice.objects.values_list("pixels_key", flat=True)
+    }
 
 
 def _ingest_in_a_child(upload: Upload) -> subprocess.Popen[bytes]:
@@ -147,6 +180,62 @@ def _complete_what_was_killed(upload: Upload) -> None:
         Path(key).name for key in Slice.objects.values_list("pixels_key", flat=True)
     }
     assert not _objects("uploads")
+
+
+def test_what_a_killed_ingest_had_committed_is_reported_as_stored(project):
+    lead, blob = browser_of(lead_of(project)), zipped([image()])
+    upload = send(lead, project, blob)
+    ingest.ingest(upload.id)
+    storage.put(upload.blob_key(0), blob)
+    Upload.objects.update(state=JobState.RUNNING, report=[])
+    _let_time_pass()
+
+    ingest.ingest(upload.id)
+
+    upload.refresh_from_db()
+    assert (upload.state, fates(upload)) == ("done", [("stored", "")])
+    assert Slice.objects.count() == 1
+
+
+def test_an_ingest_that_is_killed_before_its_last_word_keeps_its_report(project):
+    upload = send(browser_of(lead_of(project)), project, zipped([image(), b"no image"]))
+    ingest.ingest(upload.id)
+    Upload.objects.update(state=JobState.RUNNING)
+    _let_time_pass()
+
+    ingest.ingest(upload.id)
+
+    upload.refresh_from_db()
+    assert upload.state == "done"
+    assert fates(upload) == [("stored", ""), ("refused", "not_dicom")]
+
+
+def test_two_uploads_of_one_study_never_mix_their_pixels(project):
+    lead, sop = browser_of(lead_of(project)), new_uid()
+    upload = _send_long_upload(project, sop=sop)
+    with _stopped_in_mid_ingest(upload):
+        other = send(lead, project, zipped([image(sop=sop, seed=LONG + 1)]))
+        ingest.ingest(other.id)
+    other.refresh_from_db()
+    upload.refresh_from_db()
+    assert (other.state, fates(other)) == ("done", [("stored", "")])
+    assert upload.state == "done"
+    assert set(fates(upload)) == {("refused", "series_exists"), ("refused", "uid_conflict")}
+    _assert_every_slice_has_its_pixels()
+
+
+def test_a_study_that_is_deleted_while_a_series_joins_it_is_made_anew(project):
+    lead = browser_of(lead_of(project))
+    ingest.ingest(send(lead, project, zipped([image(series="1.2.3.9")])).id)
+    before = Study.objects.get()
+    upload = _send_long_upload(project)
+    with _stopped_in_mid_ingest(upload):
+        assert lead.delete(f"/api/studies/{before.id}").status_code == 204
+    upload.refresh_from_db()
+    assert (upload.state, set(fates(upload))) == ("done", {("stored", "")})
+    assert Study.objects.get().id != before.id
+    assert Slice.objects.count() == LONG
+    _assert_every_slice_has_its_pixels()
 
 
 def test_a_message_that_comes_twice_is_ingested_once(project):
