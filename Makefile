@@ -62,6 +62,7 @@ bench: setup
 
 screenshots: setup frontend/dist/index.html
 	DELINEATE_PICTURES=docs/screenshots $(BIN)/pytest tests/e2e
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "Python 3.11 or newer is needed, and $(PYTHON) is not it: install it, or say where it is with make PYTHON=…"; exit 1; }

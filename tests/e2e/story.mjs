@@ -115,7 +115,7 @@ async function annotator() {
   await page.keyboard.press("Control+Shift+z");
   await until(async () => (await area()) === erased, "redo");
   await saved();
-  await shot("workspace");
+  await shot("proposal");
 
   // The web process dies while a stroke is on its way; the page brings it home by itself.
   await pause("before a stroke without a server");
@@ -142,11 +142,11 @@ async function annotator() {
   await accept();
   await page.getByTestId("label-skull").click();
   await useTool("brush");
-  await drag([0.3, 0.3], [0.7, 0.3]);
+  await stroke(aroundTheHead());
   await until(async () => (await area()) > 0, "the brush draws the second label");
   await saved();
+  await shot("workspace");
   await accept();
-  await shot("before submitting");
   await page.getByTestId("submit").click();
   await page.getByTestId("verdict-confirm").click();
   await page.locator("[data-testid=task-state][data-state=submitted]").waitFor({ timeout: PATIENCE_MS });
@@ -250,12 +250,24 @@ async function click(x, y) {
 }
 
 async function drag(from, to) {
-  await page.mouse.move(...(await at(...from)));
+  const steps = Array.from({ length: 9 }, (_, step) => step / 8);
+  await stroke(steps.map((share) => [from[0] + (to[0] - from[0]) * share, from[1] + (to[1] - from[1]) * share]));
+}
+
+async function stroke([first, ...others]) {
+  await page.mouse.move(...(await at(...first)));
   await page.mouse.down();
-  for (let step = 1; step <= 8; step += 1) {
-    await page.mouse.move(...(await at(from[0] + ((to[0] - from[0]) * step) / 8, from[1] + ((to[1] - from[1]) * step) / 8)));
-  }
+  for (const point of others) await page.mouse.move(...(await at(...point)));
   await page.mouse.up();
+}
+
+/** Where the skull is on the GE CT's slice of that moment; on any other image a ring is as good. */
+function aroundTheHead() {
+  return Array.from({ length: 49 }, (_, step) => {
+    const angle = (2 * Math.PI * step) / 48;
+    const radius = 0.298 - 0.0115 * Math.cos(2 * angle + 0.66);
+    return [0.489 + radius * Math.cos(angle), 0.56 + radius * Math.sin(angle)];
+  });
 }
 
 async function useTool(tool) {

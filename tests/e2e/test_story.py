@@ -39,6 +39,8 @@ from tests.waiting import until
 REPOSITORY = Path(__file__).parents[2]
 FRONTEND = REPOSITORY / "frontend"
 GE_CT = Path("data/dicom/series/neurolabusc+dcm_qa_ct/In/GE")
+# Where the guide's pictures are kept, when they are to be made anew (make screenshots).
+PICTURES = "DELINEATE_PICTURES"
 # Which process is killed where.
 KILLED_AT = {
     "upload acknowledged": "server",
@@ -102,6 +104,8 @@ async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium:
         _check_nifti(folder / "nifti.zip", accepted, originals)
         _check_png(folder / "png.zip", accepted)
         _check_dicom_seg(folder / "dicom_seg.zip", accepted, originals)
+    if PICTURES in os.environ:
+        _keep_pictures(folder / "shots", to=Path(os.environ[PICTURES]))
 
 
 async def _play(
@@ -160,6 +164,15 @@ def _keep_evidence(folder: Path) -> None:
     shutil.copytree(folder / "var" / "log", kept / "log", dirs_exist_ok=True)
 
 
+def _keep_pictures(shots: Path, *, to: Path) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    for name in ("studies", "workspace"):
+        (shot,) = shots.glob(f"*-{name}.png")
+        with Image.open(shot) as picture:
+            # 256 colours: a third of the size, and no difference to the eye.
+            picture.convert("RGB").quantize(256).save(to / f"{name}.png", optimize=True)
+
+
 def _people(system: Started) -> dict[str, dict[str, str]]:
     people = {}
     for role, username in {"lead": "lena", "annotator": "anna", "reviewer": "rita"}.items():
@@ -177,7 +190,7 @@ def _series(folder: Path) -> list[Path]:
         return sorted(path for path in shared.iterdir() if path.is_file())
     files = []
     uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
-    for number in range(6):
+    for number in range(20):
         dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
         for keyword, uid in uids.items():
             setattr(dataset, keyword, uid)

@@ -1,7 +1,9 @@
 /** How refusals reach people: the server's own sentence, in one place. */
 import { notifications } from "@mantine/notifications";
+import { ApiError } from "../api/client";
 
 export function showRefusal(error: unknown): void {
+  if (error instanceof ApiError && error.isSignedOut) return; // the sign-in page says it
   notifications.show({
     color: "red",
     title: "That did not work",

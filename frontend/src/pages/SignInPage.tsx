@@ -37,6 +37,7 @@ export function SignInPage() {
               <Title order={1} size="h2">Delineate</Title>
             </Group>
             <Text c="dimmed" size="sm">Structures in medical images, together with SAM-Med2D.</Text>
+            {from !== "/" && <Text size="sm">Sign in to go on where you were.</Text>}
             {signIn.error && <Alert color="red" role="alert">{signIn.error.message}</Alert>}
             <TextInput
               label="User name" autoComplete="username" required autoFocus
