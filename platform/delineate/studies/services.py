@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from django.conf import settings
 from django.core.files import File
 from django.db import transaction
 from kombu.exceptions import OperationalError
@@ -15,7 +16,6 @@ from kombu.exceptions import OperationalError
 from delineate import live, storage
 from delineate.accounts.models import User
 from delineate.audit import log as audit
-from delineate.config.env import Environment
 from delineate.errors import Invalid, NotFound
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
@@ -89,7 +89,7 @@ def delete_study(study: Study, *, by: User) -> None:
 def _refuse_by_size(files: Sequence[File[bytes]], size_bytes: int) -> None:
     if not files or size_bytes == 0:
         raise Invalid("The upload holds no files.", code="no_files")
-    limit = Environment.read().max_upload_bytes
+    limit: int = settings.ENVIRONMENT.max_upload_bytes
     if size_bytes > limit:
         raise UploadTooLarge(
             f"The upload is larger than {limit // 1024**2} MiB; send it in parts.",
