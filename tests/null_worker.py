@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import redis
 from celery import Celery
+from celery._state import get_current_app
 from celery.contrib.testing.worker import start_worker
 
 from mlworker.contract import artifacts, broker, masks
@@ -91,8 +92,14 @@ def running(
 ) -> Iterator[None]:
     """Serve ``queues`` from a thread for as long as the context lasts."""
     app = _application(redis_url, storage_url)
-    with start_worker(app, queues=list(queues), pool="solo", perform_ping_check=False):
-        yield
+    before = get_current_app()
+    try:
+        with start_worker(app, queues=list(queues), pool="solo", perform_ping_check=False):
+            yield
+    finally:
+        # Starting has made it everybody's application, which tasks of the server are sent by.
+        before.set_current()
+        before.set_default()
 
 
 @contextmanager
