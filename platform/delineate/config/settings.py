@@ -99,6 +99,12 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
+        "nowhere": {"class": "logging.NullHandler"},
+    },
     "root": {"handlers": ["stderr"], "level": "INFO"},
+    # Its warnings repeat ill-formed values, which may be a patient's. Not by a level: importing it
+    # sets its own.
+    "loggers": {"pydicom": {"handlers": ["nowhere"], "propagate": False}},
 }

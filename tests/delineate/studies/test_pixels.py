@@ -90,6 +90,16 @@ def test_a_private_class_is_not_repeated_in_the_message():
     assert "666" not in caught.value.message
 
 
+def test_an_ill_formed_value_is_in_no_log(caplog, capfd):
+    data = written(image(study="1.2.3", series="1.2.4", PatientAge="045Y", FrameOfReferenceUID=""))
+    assert data.count(b"1.2.3\0") == 1
+    data = data.replace(b"1.2.3\0", b"ANNA.1").replace(b"045Y", b"OTTO")
+    assert len(_frames(data)) == 1
+    said = caplog.text + "".join(capfd.readouterr())
+    assert "ANNA" not in said
+    assert "OTTO" not in said
+
+
 def test_a_number_that_is_none_is_refused():
     dataset = image()
     del dataset["Rows"]
