@@ -71,12 +71,13 @@ def apply_operation(
     """
     require(by, Action.ANNOTATE, project_of(task))
     with transaction.atomic():
+        task = _lock(task)
+        # Not before the lock: the first may be under way still, on a socket that broke.
         repeated = Operation.objects.filter(
             client_id=numbered.client_id, sequence=numbered.sequence
         ).first()
         if repeated is not None:
             return _version_of_repeat(repeated, slice_id=slice_id, label_id=label_id, by=by)
-        task = _lock(task)
         require_editable(State(task.state))
         slice_, label = slice_and_label(task, slice_id=slice_id, label_id=label_id)
         draft = _lock_draft(task, slice_=slice_, label=label)

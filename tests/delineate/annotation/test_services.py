@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mlworker.contract.masks import RunLengths
 from mlworker.contract.messages import Point
 from tests.delineate import factories
 from tests.delineate.annotation.conftest import COLUMNS, MODEL, ROWS, Desk, runs
+from tests.waiting import PATIENCE_S
 
 DOT = DraftChanges(drawn=runs((1, 1)))
 
@@ -272,6 +274,32 @@ def test_of_two_operations_on_the_same_version_exactly_one_wins() -> None:
     assert Operation.objects.count() == 1
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_repeat_that_overtakes_its_first_is_acknowledged_all_the_same() -> None:
+    project = factories.new_project("liver")
+    task = factories.new_task(factories.new_series(factories.new_study(project)), state=State.OPEN)
+    annotator = factories.new_member(project, Role.ANNOTATOR)
+    desk = Desk(task, factories.label_of(project, "liver"), annotator, annotator)
+    versions: list[int] = []
+
+    def repeat() -> None:
+        try:
+            versions.append(desk.apply(DOT, base=0, sequence=7))
+        finally:
+            connection.close()
+
+    # A socket broke while its operation was under way, and the page sent it again on the next.
+    repeating = threading.Thread(target=repeat)
+    with transaction.atomic():
+        versions.append(desk.apply(DOT, base=0, sequence=7))
+        repeating.start()
+        _wait_until_somebody_waits_for_a_lock()
+    repeating.join()
+
+    assert versions == [1, 1]
+    assert Operation.objects.count() == 1
+
+
 def test_the_mask_on_screen_is_what_hands_made_of_the_proposal() -> None:
     rng = np.random.default_rng(3)
     proposal, drawn, erased = (rng.random((ROWS, COLUMNS)) < 0.4 for _ in range(3))
@@ -281,3 +309,16 @@ def test_the_mask_on_screen_is_what_hands_made_of_the_proposal() -> None:
     assert composed[drawn & ~erased].all()
     assert not composed[erased].any()
     assert (composed == proposal)[~drawn & ~erased].all()
+
+
+def _wait_until_somebody_waits_for_a_lock() -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    waiting = 0
+    while not waiting:
+        assert time.monotonic() < deadline, "nobody waits"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+                "WHERE NOT granted AND datname = current_database()"
+            )
+            (waiting,) = cursor.fetchone()
