@@ -24,7 +24,7 @@ What = Literal[
     "upload",  # state, files_total, files_done
     "studies",
     "study_deleted",
-    "encoding",  # study_id, series_id, prepared, total, slice_ids
+    "encoding",  # study_id, series_id, prepared, total, slice_ids, failed_ids
     "task",  # state
     "revisions",
     "labels",

@@ -33,6 +33,7 @@ export interface Asking {
   readonly state: "waiting" | "in_flight" | "preparing" | "failed";
   readonly order: number; // the latest goes first
   readonly logitsExpired: boolean;
+  readonly requestId: string | null; // as which they were sent last
 }
 
 export interface JournalEntry {

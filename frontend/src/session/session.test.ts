@@ -227,6 +227,19 @@ describe("a click", () => {
     expect(page.prompts).toHaveLength(2);
   });
 
+  it("stays, and can be asked again, when its slice cannot be prepared", () => {
+    const page = Page.opened().do(click(PLUS));
+    const { request_id } = page.lastPrompt;
+    page.do(said({ kind: "preparing", request_id, slice_id: SLICE_A }));
+    page.refuse("encoding_failed", { request_id: "f".repeat(32) });
+    expect(page.canvas.asking?.state).toBe("preparing");
+    page.refuse("encoding_failed", { request_id });
+    expect(page.session.notice?.text).toBe("A sentence.");
+    expect(page.canvas.asking).toMatchObject({ state: "failed", prompts: { points: [PLUS] } });
+    page.do({ kind: "ask_again" });
+    expect(page.prompts).toHaveLength(2);
+  });
+
   it("stays, and can be asked again, when the model could not answer", () => {
     const page = Page.opened().do(click(PLUS));
     page.refuse("worker_timeout", { request_id: page.lastPrompt.request_id });

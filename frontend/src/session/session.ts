@@ -293,7 +293,7 @@ function mayChange({ mayEdit, accepting }: Session, place: Place): boolean {
 }
 
 function addPrompts({ counted }: Session, canvas: Canvas, prompts: Prompts): Canvas {
-  return { ...canvas, asking: { prompts, state: "waiting", order: counted, logitsExpired: false } };
+  return { ...canvas, asking: { prompts, state: "waiting", order: counted, logitsExpired: false, requestId: null } };
 }
 
 function withPoint({ points, box }: Prompts, point: Point): Prompts {
@@ -486,7 +486,7 @@ function refused(session: Session, message: Extract<ToBrowser, { kind: "refused"
   if (entry !== undefined) return operationRefused(session, entry, message);
   if (message.sequence !== null) return [session, []]; // an operation that was already given up
   if (message.request_id === null) return [notify(session, "error", message.message), []];
-  if (session.inFlight?.requestId !== message.request_id) return [session, []];
+  if (session.inFlight?.requestId !== message.request_id) return preparationRefused(session, message);
   if (message.code === "refinement_expired") {
     return [answered(session, message.request_id, { state: "waiting", logitsExpired: true }), []];
   }
@@ -494,6 +494,18 @@ function refused(session: Session, message: Extract<ToBrowser, { kind: "refused"
   const isHopeless = message.code === "prompt_outside" || message.code === "prompt_empty";
   const stopped = answered(session, message.request_id, isHopeless ? null : { state: "failed" });
   return [isWanted ? notify(stopped, "error", message.message) : stopped, []];
+}
+
+/** A slice that somebody waits for could not be prepared; other prompts that come back are long forgotten. */
+function preparationRefused(session: Session, message: Extract<ToBrowser, { kind: "refused" }>): Step {
+  const waiting = entries(session.canvases).find(
+    ([, { asking }]) => asking?.state === "preparing" && asking.requestId === message.request_id,
+  );
+  if (waiting === undefined) return [session, []];
+  const [key, canvas] = waiting;
+  const asking = canvas.asking === null ? null : { ...canvas.asking, state: "failed" as const };
+  const stopped = { ...session, canvases: { ...session.canvases, [key]: { ...canvas, asking } } };
+  return [notify(stopped, "error", message.message), []];
 }
 
 function operationRefused(
@@ -586,7 +598,7 @@ function askNext(session: Session): Step {
   };
   const { drawn, erased } = canvas.draft;
   const inFlight = { key, requestId: message.request_id, prompts, handWork: { drawn, erased }, isWanted: true };
-  const asking = { ...canvas.asking, state: "in_flight" as const };
+  const asking = { ...canvas.asking, state: "in_flight" as const, requestId: message.request_id };
   const canvases = { ...session.canvases, [key]: { ...canvas, asking } };
   return [{ ...session, counted, inFlight, canvases }, [{ kind: "send", message }]];
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import Any, Final
 from uuid import UUID
 
@@ -28,6 +28,7 @@ from delineate.interaction.protocol import (
     Operation,
     Prepare,
     Prepared,
+    Preparing,
     Prompt,
     Refused,
     Welcome,
@@ -76,6 +77,8 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         self.session = session
         self._in_flight: asyncio.Task[None] | None = None
         self._waiting: Prompt | None = None
+        # Of prompts whose slice is being prepared, by request id.
+        self._preparing: dict[str, UUID] = {}
         self._operations: asyncio.Queue[Operation] = asyncio.Queue()
         self._writer = asyncio.create_task(self._write_in_order(), name="draft operations")
         self._others: set[asyncio.Task[None]] = set()
@@ -116,15 +119,33 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             return
         what, object_id, data = notice["what"], notice["id"], notice["data"]
         if what == "encoding" and object_id == str(session.series_id):
-            slice_ids = tuple(UUID(slice_id) for slice_id in data.get("slice_ids", []))
-            if slice_ids:
-                await self._say(Prepared(slice_ids=slice_ids))
+            await self._tell_prepared(tuple(map(UUID, data["slice_ids"])))
+            await self._tell_failed(set(map(UUID, data["failed_ids"])))
         elif what in ("task", "revisions") and object_id == str(session.task_id):
             await self._say(Changed(what=what))
         elif what == "study_deleted" and object_id == str(session.study_id):
             await self._say(Changed(what="study_deleted"))
         elif what in _NOTICES and await self._renew():
             await self._say(Changed.model_validate({"what": _NOTICES[what]}))
+
+    async def _tell_prepared(self, slice_ids: tuple[UUID, ...]) -> None:
+        for request_id in self._preparing_any_of(slice_ids):
+            del self._preparing[request_id]
+        if slice_ids:
+            await self._say(Prepared(slice_ids=slice_ids))
+
+    async def _tell_failed(self, slice_ids: set[UUID]) -> None:
+        """Whoever waits for a slice that will not be prepared would wait for ever."""
+        assert self.session is not None, "notices come to open sessions"
+        for request_id in self._preparing_any_of(slice_ids):
+            failure = await database_sync_to_async(services.encoding_failure)(
+                self.session, self._preparing[request_id]
+            )
+            if failure is not None and self._preparing.pop(request_id, None) is not None:
+                await self._say(_refused(failure).model_copy(update={"request_id": request_id}))
+
+    def _preparing_any_of(self, slice_ids: Collection[UUID]) -> list[str]:
+        return [asked for asked, slice_id in self._preparing.items() if slice_id in slice_ids]
 
     async def _renew(self) -> bool:
         """Look anew who may do what, and which model answers; False when the door was closed."""
@@ -158,7 +179,13 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
     async def _segment(self, prompt: Prompt | None) -> None:
         while prompt is not None:
             assert self.session is not None, "prompts come from open sessions"
-            await self._answer(services.segment(self.session, prompt), request_id=prompt.request_id)
+            # Before it is known, so that no notice comes too early.
+            self._preparing[prompt.request_id] = prompt.slice_id
+            answer = await self._answer(
+                services.segment(self.session, prompt), request_id=prompt.request_id
+            )
+            if not isinstance(answer, Preparing):
+                self._preparing.pop(prompt.request_id, None)
             prompt, self._waiting = self._waiting, None
 
     async def _write_in_order(self) -> None:
@@ -185,8 +212,8 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         request_id: str | None = None,
         client_id: UUID | None = None,
         sequence: int | None = None,
-    ) -> None:
-        """Say what came of it; nothing that goes wrong ends the session."""
+    ) -> BaseModel:
+        """Say and return what came of it; nothing that goes wrong ends the session."""
         try:
             answer = await work
         except DelineateError as error:
@@ -201,6 +228,7 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
                 update={"request_id": request_id, "client_id": client_id, "sequence": sequence}
             )
         await self._say(answer)
+        return answer
 
     async def _say(self, message: BaseModel) -> None:
         with contextlib.suppress(RuntimeError):  # the socket has closed meanwhile

@@ -157,6 +157,18 @@ def prepare(session: Session, slice_ids: Sequence[UUID]) -> None:
         encoding.request(ordered[1:], model_digest=digest, priority=broker.PRIORITY_SOON)
 
 
+def encoding_failure(session: Session, slice_id: UUID) -> Conflict | None:
+    """Why a slice got no embedding; None when it has one, or may get one yet."""
+    failed = Encoding.objects.filter(
+        slice_id=slice_id, model_digest=session.model_digest, state=JobState.FAILED
+    ).first()
+    if failed is None:
+        return None
+    return Conflict(
+        f"This slice cannot be prepared: {failed.error_message}", code="encoding_failed"
+    )
+
+
 def _image(session: Session, prompt: Prompt) -> SliceImage:
     _require_allowed(session, prompt)
     return image_of(Slice.objects.select_related("series").get(pk=prompt.slice_id))
@@ -222,13 +234,9 @@ def _prepare_around(session: Session, slice_id: UUID) -> None:
         raise NotFound("The slice has been deleted with its study.", code="slice_gone")
     digest = session.model_digest
     encoding.request([slice_id], model_digest=digest, priority=broker.PRIORITY_NOW, anew=True)
-    failed = Encoding.objects.filter(
-        slice_id=slice_id, model_digest=digest, state=JobState.FAILED
-    ).first()
-    if failed is not None:
-        raise Conflict(
-            f"This slice cannot be prepared: {failed.error_message}", code="encoding_failed"
-        )
+    failure = encoding_failure(session, slice_id)
+    if failure is not None:
+        raise failure
     neighbours = Slice.objects.filter(
         series_id=session.series_id,
         index__range=(slice_.index - NEIGHBOURS, slice_.index + NEIGHBOURS),

@@ -15,7 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from delineate import jobs, live, worker
@@ -133,6 +133,7 @@ def sweep() -> None:
                 code="gave_up",
                 message=f"The slice was sent to be encoded {MAX_ATTEMPTS} times without an answer.",
             )
+            _tell([encoding.slice_id], model_digest=encoding.model_digest)
     request_missing()
     dispatch()
 
@@ -191,9 +192,11 @@ def _tell(slice_ids: Sequence[UUID], *, model_digest: str) -> None:
         id__in=Slice.objects.filter(id__in=slice_ids).values("series_id")
     )
     for series in counted(touched, model_digest=model_digest).select_related("study"):
-        done = Encoding.objects.filter(
-            Q(slice_id__in=slice_ids), slice__series=series, state=JobState.DONE
+        fates = Encoding.objects.filter(
+            slice_id__in=slice_ids, slice__series=series, model_digest=model_digest
         )
+        done = fates.filter(state=JobState.DONE).values_list("slice_id", flat=True)
+        failed = fates.filter(state=JobState.FAILED).values_list("slice_id", flat=True)
         live.tell(
             series.study.project_id,
             "encoding",
@@ -202,5 +205,7 @@ def _tell(slice_ids: Sequence[UUID], *, model_digest: str) -> None:
             series_id=str(series.id),
             prepared=vars(series)["prepared"],  # counted by the selector
             total=vars(series)["slice_count"],
-            slice_ids=[str(slice_id) for slice_id in done.values_list("slice_id", flat=True)],
+            slice_ids=[str(slice_id) for slice_id in done],
+            # Somebody may be waiting for one of these.
+            failed_ids=[str(slice_id) for slice_id in failed],
         )

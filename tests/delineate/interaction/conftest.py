@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ from delineate.annotation.transitions import State
 from delineate.projects.models import Label, Role
 from delineate.studies import encoding
 from delineate.studies.models import Encoding
-from mlworker.contract.messages import SlicesEncoded
+from mlworker.contract.messages import SegmentSlice, SlicesEncoded
 from tests import null_worker
 from tests.delineate import factories
 from tests.sockets import Socket
 
 MODEL = "ab" * 32
 ROWS, COLUMNS = 40, 50
+
+# Equal slices share their embedding: no test may find another's.
+_seeds = itertools.count(1)
 
 
 @dataclass
@@ -35,7 +39,6 @@ class Workplace:
     task: Task
     label: Label
     annotator: User
-
     slice_ids: list[str]
     client: Client  # the annotator's browser
 
@@ -73,7 +76,9 @@ class Workplace:
 def workplace(transactional_db) -> Workplace:
     """A task of three CT slices with the label liver, and a model."""
     project = factories.new_project("liver")
-    pixels = np.random.default_rng(1).integers(0, 900, (3, ROWS, COLUMNS), dtype=np.int16)
+    pixels = np.random.default_rng(next(_seeds)).integers(
+        0, 900, (3, ROWS, COLUMNS), dtype=np.int16
+    )
     series = factories.new_series(factories.new_study(project), pixels=pixels)
     factories.new_model(MODEL)
     annotator = factories.new_member(project, Role.ANNOTATOR)
@@ -100,10 +105,19 @@ def model_worker(services) -> Iterator[None]:
         yield
 
 
-def encoded(*slice_ids: str) -> None:
-    """Take note, as the server's worker does, that the model's embeddings are there."""
+@pytest.fixture
+def unprepared(services) -> Iterator[None]:
+    """Serves prompts without a model, and nobody prepares slices for them."""
+    with null_worker.running(
+        services.redis_url, services.storage_url, queues=(SegmentSlice.queue,)
+    ):
+        yield
+
+
+def encoded(*slice_ids: str, code: str | None = None, message: str = "") -> None:
+    """Take note, as the server's worker does, that the model's embeddings are there, or are not."""
     rows = Encoding.objects.filter(slice_id__in=slice_ids)
-    fates = [{"encoding_id": str(row.id)} for row in rows]
+    fates = [{"encoding_id": str(row.id), "code": code, "message": message} for row in rows]
     encoding.receive(
         SlicesEncoded.model_validate({"model_digest": MODEL, "slices": fates}),
     )

@@ -1,22 +1,31 @@
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from typing import Any
 
 import pytest
+import redis
 from asgiref.sync import sync_to_async
+from django.utils import timezone
 
 from delineate.annotation.models import Draft, MaskRevision, Operation
 from delineate.annotation.services import accept_draft, submit
+from delineate.jobs import MAX_ATTEMPTS, SILENT_AFTER
 from delineate.projects.models import Label, Role
 from delineate.projects.services import add_label, remove_member
 from delineate.registry.models import ModelVersion
+from delineate.studies import encoding
+from delineate.studies.models import Encoding
 from delineate.studies.services import delete_study
-from mlworker.contract import masks
+from mlworker.contract import broker, masks
 from mlworker.contract.masks import RunLengths
+from mlworker.contract.messages import EncodeSlices
 from tests.delineate import factories
 from tests.delineate.interaction.conftest import COLUMNS, MODEL, ROWS, Workplace, encoded
 from tests.sockets import Socket
+from tests.waiting import PATIENCE_S
 
 in_thread = sync_to_async
 
@@ -60,9 +69,7 @@ async def test_a_member_is_welcomed(workplace: Workplace) -> None:
 async def test_a_prompt_is_prepared_for_answered_saved_and_accepted(
     workplace: Workplace, model_worker: None
 ) -> None:
-    slice_id = (
-        workplace.slice_ids[1] if False else await in_thread(lambda: workplace.slice_ids[1])()
-    )
+    slice_id = workplace.slice_ids[1]
     async with workplace.socket() as socket:
         await socket.receive()
         said = await proposal(socket, workplace, slice_id)
@@ -152,6 +159,61 @@ async def test_what_the_worker_refuses_keeps_its_code(
             refused = await answer(socket, prompt)
             assert (refused["kind"], refused["code"]) == ("refused", code)
             assert refused["request_id"] == prompt["request_id"]
+
+
+async def test_who_waits_for_a_slice_that_cannot_be_prepared_is_told(
+    workplace: Workplace, unprepared: None
+) -> None:
+    broken, whole = workplace.slice_ids[:2]
+    prompts = [workplace.prompt(slice_id) for slice_id in (broken, broken, whole)]
+    async with workplace.socket() as socket:
+        await socket.receive()
+        for prompt in prompts:
+            assert (await answer(socket, prompt))["kind"] == "preparing"
+        await in_thread(encoded)(
+            broken, whole, code="artifact_missing", message="Its pixels are missing."
+        )
+        said = [await socket.receive() for _ in prompts]
+
+        assert {each["request_id"] for each in said} == {each["request_id"] for each in prompts}
+        for each in said:
+            assert (each["kind"], each["code"]) == ("refused", "encoding_failed")
+            assert each["message"] == "This slice cannot be prepared: Its pixels are missing."
+        # Asked again, it is tried again.
+        prompt = workplace.prompt(whole)
+        assert (await answer(socket, prompt))["kind"] == "preparing"
+        await in_thread(encoded)(whole)
+        assert await socket.receive() == {"kind": "prepared", "slice_ids": [whole]}
+
+
+async def test_who_waits_for_a_slice_that_is_given_up_is_told(
+    workplace: Workplace, unprepared: None, services
+) -> None:
+    slice_id = workplace.slice_ids[0]
+    async with workplace.socket() as socket:
+        await socket.receive()
+        assert (await answer(socket, workplace.prompt(slice_id)))["kind"] == "preparing"
+        await in_thread(_give_up)(slice_id, redis_url=services.redis_url)
+        refused = await socket.receive()
+        assert (refused["kind"], refused["code"]) == ("refused", "encoding_failed")
+        # It was tried often enough: the next one is refused at once.
+        again = await answer(socket, workplace.prompt(slice_id))
+        assert (again["kind"], again["code"]) == ("refused", "encoding_failed")
+
+
+async def test_slices_on_screen_are_prepared_before_anybody_asks(workplace: Workplace) -> None:
+    first, second, _ = workplace.slice_ids
+    stranger = str(uuid.uuid4())
+    async with workplace.socket() as socket:
+        await socket.receive()
+        await socket.send({"kind": "prepare", "slice_ids": [stranger, second, first]})
+        wanted = {second: broker.PRIORITY_NOW, first: broker.PRIORITY_SOON}
+        async with asyncio.timeout(PATIENCE_S):
+            while await in_thread(_priorities)() != wanted:
+                await asyncio.sleep(0.02)
+        await in_thread(encoded)(first, second)
+        prepared = await socket.receive()
+        assert (prepared["kind"], set(prepared["slice_ids"])) == ("prepared", {first, second})
 
 
 async def test_without_a_worker_a_prompt_is_refused_in_time(workplace: Workplace, settings) -> None:
@@ -285,3 +347,17 @@ async def test_a_label_that_is_added_is_announced(workplace: Workplace) -> None:
         await in_thread(add_label)(workplace.label.project, name="kidney", color="#112233", by=lead)
         assert await socket.receive() == {"kind": "changed", "what": "labels"}
     assert await in_thread(Label.objects.count)() == 2
+
+
+def _priorities() -> dict[str, int]:
+    return {str(row.slice_id): row.priority for row in Encoding.objects.all()}
+
+
+def _give_up(slice_id: str, *, redis_url: str) -> None:
+    """Let a slice be silent for the last time, while a worker is alive."""
+    Encoding.objects.filter(slice_id=slice_id).update(
+        attempt=MAX_ATTEMPTS, heartbeat_at=timezone.now() - 2 * SILENT_AFTER
+    )
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(f"heartbeat:{EncodeSlices.queue}", time.time(), ex=60)
+    encoding.sweep()
