@@ -4,7 +4,7 @@ A command that is sent is answered by an event some day; its job's row remembers
 command that is called is answered on a Redis list of this process: one reader per event loop hands
 replies to futures by request id, so a call costs neither a thread nor a connection of its own.
 Publishing happens off the event loop, in one thread with short time-outs: when Redis is away a call
-is refused within a second or two, and nothing waits behind it.
+is refused at once, or within two seconds when it hangs, and nothing waits behind it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ READ_PAUSE_S: Final = 0.5  # after Redis was away
 _producer = Celery("delineate-producer", set_as_current=False)
 _producer.conf.update(
     broker_url=settings.ENVIRONMENT.redis_url,
-    broker_transport_options=broker.transport_options(socket_timeout_s=PUBLISH_PATIENCE_S),
+    # kombu would knock at a closed port a second time, two seconds later.
+    broker_transport_options=broker.transport_options(socket_timeout_s=PUBLISH_PATIENCE_S)
+    | {"max_retries": 0},
     broker_connection_timeout=PUBLISH_PATIENCE_S,
     task_serializer="json",
     task_ignore_result=True,

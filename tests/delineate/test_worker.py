@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from mlworker.contract.messages import (
     EncodeSlices,
     NotPrepared,
     Point,
+    Reply,
     SegmentSlice,
     SliceImage,
 )
@@ -98,22 +100,87 @@ async def test_an_answer_that_comes_too_late_leaves_nothing_behind(
     assert left == []
 
 
-async def test_without_a_broker_a_call_is_refused_and_sending_does_not_raise(
-    services, monkeypatch
-) -> None:
-    # A port that nobody listens on is what a dead broker looks like.
-    away = Celery("away", set_as_current=False)
-    away.conf.update(worker._producer.conf)
-    away.conf.broker_url = "redis://127.0.0.1:9/0"
-    monkeypatch.setattr(worker, "_producer", away)
-    meanwhile = asyncio.create_task(asyncio.sleep(0))
+def _use_broker_at(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the door send to another broker."""
+    other = Celery("away", set_as_current=False)
+    other.conf.update(worker._producer.conf)
+    other.conf.broker_url = f"redis://127.0.0.1:{port}/0"
+    monkeypatch.setattr(worker, "_producer", other)
 
-    with pytest.raises(Unavailable) as refusal:
-        await worker.call(SegmentSlice, timeout_s=30, **PROMPT)
 
-    assert refusal.value.code == "broker_unavailable"
-    assert meanwhile.done()  # the loop went on while the call waited
+@pytest.fixture(params=["closed", "silent"])
+def away(request, services, monkeypatch) -> Iterator[None]:
+    """A broker that is dead (nobody listens at its port), or one that takes calls and is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        _use_broker_at(9 if request.param == "closed" else port, monkeypatch)
+        yield
+
+
+async def test_without_a_broker_calls_are_refused_while_the_loop_goes_on(away: None) -> None:
+    rounds = 0
+
+    async def go_round() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    going_round = asyncio.create_task(go_round())
+    refusals = await asyncio.gather(
+        # Their own time would be up much later.
+        *(worker.call(SegmentSlice, timeout_s=600, **PROMPT) for _ in range(3)),
+        return_exceptions=True,
+    )
+    going_round.cancel()
+
+    assert [getattr(each, "code", each) for each in refusals] == 3 * ["broker_unavailable"]
+    assert rounds > 1
+
+
+def test_without_a_broker_sending_does_not_raise(away: None) -> None:
     worker._publish_or_log(ENCODE, priority=0)
+
+
+async def test_replies_that_nobody_waits_for_are_dropped(null: None, broker: redis.Redis) -> None:
+    replies = worker._Replies.of_this_loop()
+    stray = CheckpointAdded(
+        request_id="0" * 32,
+        digest="c" * 64,
+        variant="vit_t",
+        image_size=256,
+        adapters=True,
+        trained=False,
+    )
+    broker.rpush(replies.list_key, stray.model_dump_json(), "no JSON", '{"kind": "surprise"}')
+
+    reply = await worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=4)
+
+    assert isinstance(reply, CheckpointAdded)
+    assert reply.request_id != stray.request_id
+    assert not broker.exists(replies.list_key)
+
+
+async def test_connections_that_are_cut_are_made_anew(null: None, broker: redis.Redis) -> None:
+    assert await worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=5)
+    broker.client_kill_filter(_type="normal", skipme=True)
+
+    # The first may meet the cut; it is refused, and the next goes through.
+    outcomes = [
+        await _outcome(worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=seed))
+        for seed in (6, 7)
+    ]
+
+    assert outcomes[0] in ("broker_unavailable", "answered")
+    assert outcomes[1] == "answered"
+
+
+async def _outcome(call: Awaitable[Reply]) -> str:
+    try:
+        await call
+    except Unavailable as refusal:
+        return refusal.code
+    return "answered"
 
 
 @pytest.mark.django_db(transaction=True)
