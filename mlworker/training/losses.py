@@ -1,0 +1,72 @@
+"""The losses of SAM-Med2D (arXiv 2308.16184, section 4.1, and its code).
+
+Logits and masks are (N, rows, columns) of the same shape, masks with values 0 and 1. As published,
+Dice and IoU are taken over the whole batch at once, not mask by mask: large structures count more.
+The functions named ``..._each`` give one value per mask, (N,), for choosing among candidates.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+FOCAL_WEIGHT: Final = 20.0  # focal values are small: most pixels are easy
+FOCAL_ALPHA: Final = 0.25  # weight of a structure's pixels; the others' is the rest
+FOCAL_GAMMA: Final = 2  # as in focal loss (arXiv 1708.02002)
+SMOOTH: Final = 1.0  # keeps Dice defined where both are empty
+IOU_SMOOTH: Final = 1e-7
+
+
+def published(logits: Tensor, masks: Tensor, predicted_iou: Tensor) -> Tensor:
+    """20 x focal + Dice + IoU, a scalar; ``predicted_iou`` (N,)."""
+    return (
+        FOCAL_WEIGHT * focal(logits, masks)
+        + dice(logits, masks)
+        + mask_iou(logits, masks, predicted_iou)
+    )
+
+
+def focal(logits: Tensor, masks: Tensor) -> Tensor:
+    """Focal loss, the mean over all pixels."""
+    return focal_each(logits, masks).mean()
+
+
+def dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """1 - soft Dice of the batch."""
+    return _dice(torch.sigmoid(logits), masks, dims=(0, 1, 2))
+
+
+def mask_iou(logits: Tensor, masks: Tensor, predicted_iou: Tensor) -> Tensor:
+    """Squared difference of the predicted IoUs, (N,), from the batch's soft IoU."""
+    return functional.mse_loss(
+        predicted_iou,
+        _soft_iou(torch.sigmoid(logits), masks, dims=(0, 1, 2)).expand_as(predicted_iou),
+    )
+
+
+def focal_each(logits: Tensor, masks: Tensor) -> Tensor:
+    """Focal loss per mask, (N,)."""
+    missed = torch.sigmoid(torch.where(masks > 0, -logits, logits))  # 1 - p of the truth
+    alpha = torch.where(masks > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    # -log p of the truth, finite for any logit.
+    surprise = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    return (alpha * missed**FOCAL_GAMMA * surprise).mean(dim=(1, 2))
+
+
+def dice_each(logits: Tensor, masks: Tensor) -> Tensor:
+    """1 - soft Dice per mask, (N,)."""
+    return _dice(torch.sigmoid(logits), masks, dims=(1, 2))
+
+
+def _dice(p: Tensor, masks: Tensor, *, dims: tuple[int, ...]) -> Tensor:
+    overlap = (p * masks).sum(dims)
+    return 1 - (2 * overlap + SMOOTH) / (p.sum(dims) + masks.sum(dims) + SMOOTH)
+
+
+def _soft_iou(p: Tensor, masks: Tensor, *, dims: tuple[int, ...]) -> Tensor:
+    overlap = (p * masks).sum(dims)
+    union = p.sum(dims) + masks.sum(dims) - overlap
+    return (overlap + IOU_SMOOTH) / (union + IOU_SMOOTH)

@@ -1,0 +1,133 @@
+"""Samples: one binary mask of one image, and the files that list them.
+
+Two lists are read: SAM-Med2D's JSON files (image -> masks for training, mask -> image for testing),
+and ``samples.csv``, which `mlworker curate` writes beside them and which also names the subject.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+SAMPLES_CSV: Final = "samples.csv"
+UNKNOWN: Final = "unknown"
+
+
+class DataError(ValueError):
+    """A list of samples, or a file that it names, cannot be used."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One binary mask of one image. ``collection`` is the set that it comes from."""
+
+    image: Path
+    mask: Path
+    label: str
+    modality: str = UNKNOWN
+    collection: str = UNKNOWN
+    subject: str = UNKNOWN
+
+
+def read_image2label(path: Path, *, root: Path) -> list[Sample]:
+    """SAM-Med2D's training list, {image: [mask, ...]}; raises DataError."""
+    pairs = []
+    for image, masks in _json_object(path).items():
+        if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
+            raise DataError(f"{path.name}: the masks of {image} are not a list of file names")
+        pairs += [(image, mask) for mask in masks]
+    return _samples(pairs, path=path, root=root)
+
+
+def read_label2image(path: Path, *, root: Path) -> list[Sample]:
+    """SAM-Med2D's test list, {mask: image}; raises DataError."""
+    pairs = []
+    for mask, image in _json_object(path).items():
+        if not isinstance(image, str):
+            raise DataError(f"{path.name}: the image of {mask} is not a file name")
+        pairs.append((image, mask))
+    return _samples(pairs, path=path, root=root)
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """A ``samples.csv``; its file names are relative to its folder. Raises DataError."""
+    named = {field.name for field in fields(Sample)}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not rows:
+        raise DataError(f"{path} lists nothing")
+    if missing := named - rows[0].keys():
+        raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+    return [
+        Sample(
+            **{name: row[name] for name in named - {"image", "mask"}},
+            image=path.parent / row["image"],
+            mask=path.parent / row["mask"],
+        )
+        for row in rows
+    ]
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Write a ``samples.csv``, with file names relative to its folder."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Sample)])
+        writer.writeheader()
+        for sample in samples:
+            row = asdict(sample)
+            for name in ("image", "mask"):
+                row[name] = row[name].relative_to(path.parent).as_posix()
+            writer.writerow(row)
+
+
+def by_image(samples: Iterable[Sample]) -> dict[Path, list[Sample]]:
+    """The samples of each image, in the order given: an image is read and encoded once."""
+    grouped: dict[Path, list[Sample]] = {}
+    for sample in samples:
+        grouped.setdefault(sample.image, []).append(sample)
+    return grouped
+
+
+def refuse_shared_subjects(training: Sequence[Sample], validation: Sequence[Sample]) -> None:
+    """Raise DataError when a subject is in both parts: what is learnt would judge itself."""
+    shared = {sample.subject for sample in training} & {sample.subject for sample in validation}
+    shared.discard(UNKNOWN)
+    if shared:
+        some = ", ".join(sorted(shared)[:5])
+        raise DataError(f"{len(shared)} subjects are in training and in validation: {some}")
+
+
+def _samples(pairs: list[tuple[str, str]], *, path: Path, root: Path) -> list[Sample]:
+    if not pairs:
+        raise DataError(f"{path} lists nothing")
+    beside = root / SAMPLES_CSV
+    known = {sample.mask: sample for sample in read_samples(beside)} if beside.exists() else {}
+    return [
+        known.get(root / mask)
+        or Sample(image=root / image, mask=root / mask, label=_label(image, mask))
+        for image, mask in pairs
+    ]
+
+
+def _label(image: str, mask: str) -> str:
+    """Of SAM-Med2D's file names: ``<image>_<label>_<number>.png``."""
+    name = Path(mask).stem.removeprefix(f"{Path(image).stem}_")
+    label, _, number = name.rpartition("_")
+    return label if label and number.isdigit() else name
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a JSON object")
+    return content
