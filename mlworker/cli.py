@@ -13,6 +13,8 @@ from mlworker.model.checkpoint import CheckpointError
 COMMANDS: Final = {
     "embed": "embeddings of a folder of images",
     "predict": "a mask from points or a box",
+    "curate": "training data from images and label maps",
+    "pretrain": "a small model from scratch",
     "untrained": "a checkpoint of random weights",
 }
 

@@ -23,7 +23,7 @@ MAX_BATCH = 4
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[0-9a-f-]{32,36}$")]
-Variant = Literal["vit_b", "vit_t"]
+Variant = Literal["vit_b", "vit_l", "vit_h", "vit_t", "hybrid_t"]
 
 
 class Message(BaseModel):

@@ -52,8 +52,12 @@ def to_model_input(rgb: Rgb) -> Tensor:
     """(rows, columns, 3) -> (3, 256, 256) float32, normalised."""
     rows = _nearest(rgb.shape[0])
     columns = _nearest(rgb.shape[1])
-    small = torch.from_numpy(rgb[rows[:, None], columns[None, :]]).float()  # (256, 256, 3)
-    return ((small - _MEAN) / _STD).permute(2, 0, 1)
+    return normalise(rgb[rows[:, None], columns[None, :]])
+
+
+def normalise(rgb: Rgb) -> Tensor:
+    """(rows, columns, 3) of the model's size -> (3, rows, columns) float32."""
+    return ((torch.from_numpy(rgb).float() - _MEAN) / _STD).permute(2, 0, 1)
 
 
 def points_to_model(points: tuple[Point, ...], *, height: int, width: int) -> Tensor:

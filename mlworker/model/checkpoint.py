@@ -34,7 +34,7 @@ class Metadata(BaseModel):
     variant: Variant
     image_size: int
     adapters: bool
-    preparation: Literal[1] = 1
+    preparation: Literal[1, 2] = 1
     trained: bool
     origin: str  # in words: "seed 7", later the parent's digest and the training's settings
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from mlworker.contract.messages import Variant
 from mlworker.model.adapter import add_adapters
+from mlworker.model.hybrid import HybridEncoder
 from mlworker.model.torchvision_operators import modeling
 
 PATCH: Final = 16  # pixels per token
@@ -28,12 +29,17 @@ class Encoder:
     depth: int
     heads: int
     global_blocks: tuple[int, ...]  # these attend over the whole image, the others within windows
+    hybrid: bool = False  # a convolutional stem, and no relative positions: convolutions see them
 
 
 ENCODERS: Final[Mapping[Variant, Encoder]] = {
     "vit_b": Encoder(dim=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)),
+    "vit_l": Encoder(dim=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)),
+    "vit_h": Encoder(dim=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31)),
     # For CPUs: same tokens, same embedding, about a thirtieth of the work.
     "vit_t": Encoder(dim=192, depth=6, heads=3, global_blocks=(2, 5)),
+    # For CPUs and for training from scratch; the default model's.
+    "hybrid_t": Encoder(dim=256, depth=4, heads=8, global_blocks=(0, 1, 2, 3), hybrid=True),
 }
 
 
@@ -65,19 +71,22 @@ def build_image_encoder(
 ) -> nn.Module:
     """(B, 3, image_size, image_size) -> (B, 256, image_size / 16, image_size / 16)."""
     numbers = ENCODERS[variant]
-    encoder = modeling.ImageEncoderViT(
-        img_size=image_size,
-        patch_size=PATCH,
-        embed_dim=numbers.dim,
-        depth=numbers.depth,
-        num_heads=numbers.heads,
-        mlp_ratio=4,
-        out_chans=CHANNELS,
-        qkv_bias=True,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=WINDOW,
-        global_attn_indexes=numbers.global_blocks,
+    shared = {
+        "img_size": image_size,
+        "patch_size": PATCH,
+        "depth": numbers.depth,
+        "num_heads": numbers.heads,
+        "mlp_ratio": 4,
+        "qkv_bias": True,
+        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+        "use_rel_pos": not numbers.hybrid,
+        "window_size": WINDOW,
+        "global_attn_indexes": numbers.global_blocks,
+    }
+    encoder = (
+        HybridEncoder(dim=numbers.dim, channels=CHANNELS, **shared)
+        if numbers.hybrid
+        else modeling.ImageEncoderViT(embed_dim=numbers.dim, out_chans=CHANNELS, **shared)
     )
     if adapters:
         add_adapters(encoder, dim=numbers.dim)

@@ -1,0 +1,74 @@
+"""`mlworker pretrain`: train a small model from scratch on curated data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from mlworker.model.checkpoint import Metadata, pack
+from mlworker.training.pretrain import Recipe, Run, train
+from mlworker.training.samples import read_image2label
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("--data", type=Path, required=True, help="folder that curate wrote")
+    parser.add_argument("--recipe", type=Path, help="JSON; the default recipe without it")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the state and models")
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--without", action="append", default=[], metavar="SET")
+    parser.add_argument("--from", dest="origin", type=Path, help="a state of another run")
+    parser.add_argument(
+        "--fall", action="store_true", help="let the learning rate fall: the end of a run"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Begin, or go on where the folder's state ends."""
+    text = arguments.recipe.read_text() if arguments.recipe else "{}"
+    recipe = Recipe.model_validate_json(text)
+    samples = read_image2label(arguments.data / "image2label_train.json", root=arguments.data)
+    training = Run(recipe, samples, without=arguments.without)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    state = arguments.out / "last.state"
+    if state.exists():
+        training.load(torch.load(state, weights_only=True))
+    elif arguments.origin:
+        training.load(torch.load(arguments.origin, weights_only=True))
+
+    def keep(training: Run) -> None:
+        _write(state, lambda path: torch.save(training.state(), path))
+        half = {key: value.half() for key, value in training.average.state_dict().items()}
+        metadata = Metadata(
+            variant=recipe.variant,
+            image_size=256,
+            adapters=False,
+            preparation=2,
+            trained=True,
+            origin=f"from scratch, {training.progress.step} steps, seed {recipe.seed}",
+        )
+        _write(
+            arguments.out / "average.safetensors",
+            lambda path: path.write_bytes(pack(half, metadata)),
+        )
+
+    train(
+        training,
+        until=time.monotonic() + arguments.minutes * 60,
+        fall=arguments.fall,
+        keep=keep,
+        say=lambda line: print(time.strftime("%H:%M:%S"), line, flush=True),
+    )
+    return 0
+
+
+def _write(path: Path, write) -> None:  # type: ignore[no-untyped-def]
+    temporary = path.with_suffix(".part")
+    write(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,422 @@
+"""Training a small model from scratch, for a default that segments out of the box.
+
+Fine-tuning (finetune.py) starts from a model that knows what a prompt means; here nothing is known, and
+there are hours on a CPU, not days on eight GPUs. So what is cheap is taught first and everything that is
+seen is used:
+
+1. *Prompts first*: the decoder alone, on outlines without an image, until a box means an ellipse in it
+   and a point something around it. It costs minutes, and the encoder's first gradients make sense.
+2. *Everything together* on scenes: real images, changed a great deal, and synthetic structures with
+   real textures. Each image is encoded once for all its masks; each mask is asked for twice, first by a
+   box or points, then with corrections where the first answer was wrong.
+3. The learning rate stays high and falls at the end, so that a run may be continued from before its
+   fall; what is kept is an average over the last steps.
+
+The encoder also has to say, for each pixel, which label it has: a head that is thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mlworker.contract.messages import Variant
+from mlworker.inference.geometry import normalise
+from mlworker.inference.predictor import dense_positions
+from mlworker.model import sam_med2d
+from mlworker.model.decode import decode
+from mlworker.training import simulate
+from mlworker.training.augment import Augmentation
+from mlworker.training.samples import Sample
+from mlworker.training.scenes import Library, Scene
+from mlworker.training.shapes import outline
+
+SIZE: Final = sam_med2d.IMAGE_SIZE
+KEPT_EVERY_S: Final = 300
+
+
+class Recipe(BaseModel):
+    """Every number of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: Variant = "hybrid_t"
+    seed: int = 0
+    images: int = 8  # per step; more masks of an image are cheaper than more images
+    masks: int = 4  # per image; half are asked for by a box, half by points
+    outline_steps: int = 250
+    outline_rows: int = 32
+    steps: int = 20_000  # at the high learning rate
+    fall_steps: int = 1_000  # in which it falls to nothing
+    learning_rate: float = 6e-4
+    warm_up: int = 200
+    weight_decay: float = 0.05
+    largest_gradient: float = 1.0
+    average: float = 0.999  # decay of the weights' moving average
+    jitter: float = 0.12  # of a box's sides, a little over what is measured
+    exact_boxes: float = 0.3  # the share that is not jittered
+    with_shapes: float = 0.25  # scenes with synthetic structures on top
+    only_shapes: float = 0.15  # scenes where only those are asked for
+    label_weight: float = 0.5  # of the head that names labels
+    others_weight: float = 0.15  # of the candidates that are not the best
+    bfloat16: bool = True
+
+
+@dataclass
+class Progress:
+    """Where a run is."""
+
+    step: int = 0
+    outline_step: int = 0
+    fallen: int = 0  # steps of the falling learning rate
+    seconds: float = 0.0
+
+
+class Run:
+    """A model being trained, with everything that is needed to go on after a stop."""
+
+    def __init__(
+        self, recipe: Recipe, samples: Sequence[Sample], *, without: Sequence[str] = ()
+    ) -> None:
+        """``without`` names collections that are not to be seen."""
+        self.recipe = recipe
+        self.progress = Progress()
+        self.library = Library(samples, without=without)
+        torch.manual_seed(recipe.seed)
+        self.by = np.random.default_rng(recipe.seed)
+        self.model = sam_med2d.build(recipe.variant, adapters=False)
+        initialise(self.model)
+        self.model.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Four low-resolution pixels square per token, as the decoder's output.
+        self.names_labels = nn.Conv2d(sam_med2d.CHANNELS, len(self.library.labels) * 16, 1)
+        self.average = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
+        self.optimiser = _optimiser([self.model, self.names_labels], recipe)
+
+    def state(self) -> dict[str, Any]:
+        """Everything, for torch.save."""
+        return {
+            "recipe": self.recipe.model_dump(),
+            "progress": vars(self.progress),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "names_labels": self.names_labels.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "numpy": json.dumps(self.by.bit_generator.state),
+            "torch": torch.get_rng_state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``. With other labels (another set of images) the head starts anew."""
+        self.progress = Progress(**state["progress"])
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.by.bit_generator.state = json.loads(state["numpy"])
+        torch.set_rng_state(state["torch"])
+        self.names_labels.load_state_dict(state["names_labels"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def outlines_step(self) -> float:
+        """One step of the decoder alone, on outlines; the loss."""
+        self.progress.outline_step += 1
+        rows = self.recipe.outline_rows
+        masks = np.stack([_any_outline(self.by) for _ in range(rows)])
+        nothing = torch.zeros(1, sam_med2d.CHANNELS, SIZE // 16, SIZE // 16)
+        with self._mixed():
+            loss = self._ask(nothing, np.zeros(rows, np.intp), masks)
+        return self._descend(loss, rate=min(1.0, self.progress.outline_step / 100))
+
+    def step(self, scenes: list[Scene], *, falling: bool) -> float:
+        """One step on scenes; the loss."""
+        progress, recipe = self.progress, self.recipe
+        progress.step += 1
+        progress.fallen += falling
+        rate = min(1.0, progress.step / recipe.warm_up)
+        if falling:
+            rate *= max(0.0, 1 - progress.fallen / recipe.fall_steps)
+        images = torch.stack([normalise(scene.image) for scene in scenes])
+        masks = np.stack([mask for scene in scenes for mask in scene.masks])
+        owners = np.repeat(np.arange(len(scenes)), recipe.masks)
+        with self._mixed():
+            embeddings = self.model.image_encoder(images.to(memory_format=torch.channels_last))
+            named = self.names_labels(embeddings).float()
+        loss = recipe.label_weight * self._label_loss(named, scenes)
+        loss = loss + self._ask(embeddings.float(), owners, masks)
+        return self._descend(loss, rate=rate)
+
+    def _ask(
+        self, embeddings: Tensor, owners: npt.NDArray[np.intp], masks: npt.NDArray[np.uint8]
+    ) -> Tensor:
+        """Half of the masks by a box, half by points, and all of them once more with corrections."""
+        half = np.arange(len(owners)) % 2 == 0
+        asked = [
+            self._ask_twice(embeddings, owners[rows], masks[rows], kind=kind)
+            for kind, rows in (("box", half), ("points", ~half))
+        ]
+        return torch.stack(asked).mean()
+
+    def _ask_twice(
+        self,
+        embeddings: Tensor,
+        owners: npt.NDArray[np.intp],
+        masks: npt.NDArray[np.uint8],
+        *,
+        kind: str,
+    ) -> Tensor:
+        truth = masks > 0
+        target = torch.from_numpy(masks).float()
+        boxes, points, labels = None, None, None
+        if kind == "box":
+            boxes = torch.from_numpy(np.stack([self._box(mask) for mask in truth])) - 0.5
+        else:
+            count = int(self.by.choice([1, 1, 1, 2, 3, 5]))
+            points, labels = _stacked(
+                [_first_points(mask, count=count, by=self.by) for mask in truth]
+            )
+        one = embeddings[torch.from_numpy(owners)]
+        logits, ious = self._decoded(one, boxes=boxes, points=points, labels=labels, prior=None)
+        first = self._mask_loss(logits, ious, target)
+        # As served: the answer is the candidate that the model itself thinks best.
+        with torch.no_grad():
+            answered = logits[torch.arange(len(owners)), ious.argmax(1)].float()
+            predicted = functional.interpolate(answered[:, None], (SIZE, SIZE), mode="bilinear")
+        wrong = (predicted[:, 0] > 0).numpy()
+        count = int(self.by.choice([1, 1, 2, 3, 5]))
+        more, more_labels = _stacked(
+            [
+                simulate.corrections(guess, mask, count=count, by=self.by)
+                for guess, mask in zip(wrong, truth, strict=True)
+            ]
+        )
+        points = more if points is None else torch.cat((points, more), dim=1)
+        labels = more_labels if labels is None else torch.cat((labels, more_labels), dim=1)
+        logits, ious = self._decoded(
+            one, boxes=boxes, points=points, labels=labels, prior=answered.sigmoid()[:, None]
+        )
+        second = self._mask_loss(logits, ious, target)
+        return first + second
+
+    def _box(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        if self.by.random() < self.recipe.exact_boxes:
+            return simulate.box_of(mask)
+        return simulate.jittered_box(mask, share=self.recipe.jitter, by=self.by)
+
+    def _decoded(
+        self,
+        embeddings: Tensor,
+        *,
+        boxes: Tensor | None,
+        points: Tensor | None,
+        labels: Tensor | None,
+        prior: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The three candidates' logits and predicted IoUs."""
+        # Positions are sines of large numbers: they need float32.
+        with torch.autocast("cpu", enabled=False):
+            sparse, dense = self.model.prompt_encoder(
+                points=None if points is None else (points, labels), boxes=boxes, masks=prior
+            )
+            positions = dense_positions(self.model.prompt_encoder)
+        with self._mixed():
+            logits, ious = decode(
+                self.model.mask_decoder,
+                embeddings=embeddings,
+                positions=positions,
+                sparse=sparse,
+                dense=dense,
+            )
+        return logits[:, 1:].float(), ious[:, 1:].float()
+
+    def _mask_loss(self, logits: Tensor, ious: Tensor, target: Tensor) -> Tensor:
+        """Of the three candidates only the best is judged at full size."""
+        rows = torch.arange(logits.shape[0])
+        small = functional.avg_pool2d(target, 4)[:, None].expand_as(logits)
+        each = _dice_and_border(logits.flatten(0, 1), small.flatten(0, 1)).view(logits.shape[:2])
+        best = each.argmin(1)
+        full = functional.interpolate(
+            logits[rows, best][:, None], (SIZE, SIZE), mode="bilinear", align_corners=False
+        )[:, 0]
+        with torch.no_grad():
+            guess, true = logits > 0, small > 0.5
+            union = (guess | true).sum((2, 3)).clamp(min=1)
+            actual = (guess & true).sum((2, 3)) / union
+        return (
+            _dice_and_border(full, target).mean()
+            + self.recipe.others_weight * each.mean()
+            + functional.mse_loss(ious, actual)
+        )
+
+    def _label_loss(self, named: Tensor, scenes: list[Scene]) -> Tensor:
+        """Cross-entropy per label, only over labels that the image's collection has."""
+        logits = functional.pixel_shuffle(named, 4)  # (B, labels, 64, 64)
+        parts = []
+        for row, scene in enumerate(scenes):
+            if scene.classes is None:
+                continue
+            numbers = self.library.labels_of(scene.collection)
+            small = torch.from_numpy(scene.classes[2::4, 2::4].astype(np.int64))
+            truth = torch.stack([small == number for number in numbers]).float()
+            parts.append(functional.binary_cross_entropy_with_logits(logits[row, numbers], truth))
+        return torch.stack(parts).mean() if parts else named.sum() * 0
+
+    def _descend(self, loss: Tensor, *, rate: float) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value} in step {self.progress.step}")
+        loss.backward()
+        nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.recipe.largest_gradient, foreach=True
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * rate
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        seen = self.progress.step + self.progress.outline_step
+        decay = min(self.recipe.average, (1 + seen) / (10 + seen))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.average.parameters()), list(self.model.parameters()), 1 - decay
+            )
+        return value
+
+    def _mixed(self) -> torch.autocast:
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.recipe.bfloat16)
+
+
+def train(
+    run: Run,
+    *,
+    until: float,
+    fall: bool,
+    keep: Callable[[Run], None],
+    say: Callable[[str], None],
+) -> None:
+    """Train until the clock (time.monotonic, s) says so, or until the learning rate has fallen.
+
+    ``keep`` is called every five minutes and at the end.
+    """
+    started, kept = time.monotonic() - run.progress.seconds, time.monotonic()
+    recent: list[float] = []
+    while time.monotonic() < until:
+        if run.progress.outline_step < run.recipe.outline_steps:
+            recent.append(run.outlines_step())
+        elif fall and run.progress.fallen >= run.recipe.fall_steps:
+            break
+        else:
+            recent.append(run.step(scenes_of(run), falling=fall))
+        run.progress.seconds = time.monotonic() - started
+        if len(recent) == 50:
+            say(f"{vars(run.progress)} loss {sum(recent) / len(recent):.4f}")
+            recent.clear()
+        if time.monotonic() - kept > KEPT_EVERY_S:
+            keep(run)
+            kept = time.monotonic()
+    keep(run)
+
+
+def scenes_of(run: Run) -> list[Scene]:
+    """The next step's scenes, a function of the seed and the step's number.
+
+    Not made ahead by a thread: on few cores it delays one half of every matrix product.
+    """
+    by = np.random.default_rng((run.recipe.seed, run.progress.step))
+    return [
+        run.library.draw(
+            size=SIZE,
+            masks=run.recipe.masks,
+            augmentation=Augmentation(),
+            with_shapes=run.recipe.with_shapes,
+            only_shapes=run.recipe.only_shapes,
+            by=by,
+        )
+        for _ in range(run.recipe.images)
+    ]
+
+
+def initialise(model: sam_med2d.SamMed2D) -> None:
+    """Small weights for transformers (as BERT and ViT), PyTorch's own for convolutions."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02 if "image_encoder" in name else 0.04)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, parameter in model.named_parameters():
+        if name.endswith("pos_embed"):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        if name.endswith("reduce.weight"):
+            nn.init.zeros_(parameter)  # a residual block begins as nothing
+
+
+def _optimiser(modules: Sequence[nn.Module], recipe: Recipe) -> torch.optim.AdamW:
+    parameters = [p for module in modules for p in module.parameters()]
+    decayed = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+def _dice_and_border(logits: Tensor, target: Tensor) -> Tensor:
+    """Per mask, (N,): soft Dice, and cross-entropy in proportion to the mask's size.
+
+    A mean over all pixels would tell a nucleus's border next to nothing.
+    """
+    p = torch.sigmoid(logits)
+    area = target.sum((1, 2))
+    dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + area + 1)
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    share = logits.shape[1] * logits.shape[2] / 256
+    return dice + entropy.sum((1, 2)) / (2 * area + share)
+
+
+def _any_outline(by: np.random.Generator) -> npt.NDArray[np.uint8]:
+    while True:
+        mask = outline(SIZE, inside=None, by=by)
+        if mask.sum() >= 80:
+            return mask
+
+
+def _first_points(
+    mask: npt.NDArray[np.bool_], *, count: int, by: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The first inside; each further one inside, or outside but near."""
+    points, labels = simulate.first_point(mask, by=by)
+    if count == 1:
+        return points, labels
+    x0, y0, x1, y1 = simulate.box_of(mask).astype(int)
+    dx, dy = (x1 - x0) // 3 + 2, (y1 - y0) // 3 + 2
+    near = np.zeros_like(mask)
+    near[max(0, y0 - dy) : y1 + dy, max(0, x0 - dx) : x1 + dx] = True
+    near &= ~mask
+    for _ in range(count - 1):
+        region = near if by.random() < 0.5 and near.any() else mask
+        point, _ = simulate.first_point(region, by=by)
+        points = np.concatenate((points, point))
+        labels = np.append(labels, int(region is mask))
+    return points, labels
+
+
+def _stacked(
+    drawn: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
+) -> tuple[Tensor, Tensor]:
+    return (
+        torch.from_numpy(np.stack([points for points, _ in drawn])),
+        torch.from_numpy(np.stack([labels for _, labels in drawn])),
+    )
