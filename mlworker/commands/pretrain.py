@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from mlworker.model.checkpoint import Metadata, pack
 from mlworker.training.pretrain import Recipe, Run, train
@@ -29,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Begin, or go on where the folder's state ends."""
+    if "WORLD_SIZE" in os.environ:  # started by torchrun
+        distributed.init_process_group("gloo")
+    torch.set_flush_denormal(True)
     text = arguments.recipe.read_text() if arguments.recipe else "{}"
     recipe = Recipe.model_validate_json(text)
     samples = read_image2label(arguments.data / "image2label_train.json", root=arguments.data)
@@ -41,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         training.load(torch.load(arguments.origin, weights_only=True))
 
     def keep(training: Run) -> None:
+        if training.rank != 0:
+            return
         _write(state, lambda path: torch.save(training.state(), path))
         half = {key: value.half() for key, value in training.average.state_dict().items()}
         metadata = Metadata(
@@ -61,7 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
         until=time.monotonic() + arguments.minutes * 60,
         fall=arguments.fall,
         keep=keep,
-        say=lambda line: print(time.strftime("%H:%M:%S"), line, flush=True),
+        say=lambda line: (
+            None if training.rank else print(time.strftime("%H:%M:%S"), line, flush=True)
+        ),
     )
     return 0
 

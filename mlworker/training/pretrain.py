@@ -18,7 +18,6 @@ The encoder also has to say, for each pixel, which label it has: a head that is 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from mlworker.contract.messages import Variant
@@ -95,7 +94,10 @@ class Run:
         self.progress = Progress()
         self.library = Library(samples, without=without)
         torch.manual_seed(recipe.seed)
-        self.by = np.random.default_rng(recipe.seed)
+        self.rank, self.processes = 0, 1
+        if distributed.is_initialized():
+            self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
+        self.by = self._chance()
         self.model = sam_med2d.build(recipe.variant, adapters=False)
         initialise(self.model)
         self.model.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,8 +115,6 @@ class Run:
             "average": self.average.state_dict(),
             "names_labels": self.names_labels.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "numpy": json.dumps(self.by.bit_generator.state),
-            "torch": torch.get_rng_state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -122,15 +122,14 @@ class Run:
         self.progress = Progress(**state["progress"])
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.by.bit_generator.state = json.loads(state["numpy"])
-        torch.set_rng_state(state["torch"])
         self.names_labels.load_state_dict(state["names_labels"])
         self.optimiser.load_state_dict(state["optimiser"])
 
     def outlines_step(self) -> float:
         """One step of the decoder alone, on outlines; the loss."""
         self.progress.outline_step += 1
-        rows = self.recipe.outline_rows
+        self.by = self._chance()
+        rows = self.recipe.outline_rows // self.processes
         masks = np.stack([_any_outline(self.by) for _ in range(rows)])
         nothing = torch.zeros(1, sam_med2d.CHANNELS, SIZE // 16, SIZE // 16)
         with self._mixed():
@@ -140,6 +139,7 @@ class Run:
     def step(self, scenes: list[Scene], *, falling: bool) -> float:
         """One step on scenes; the loss."""
         progress, recipe = self.progress, self.recipe
+        self.by = self._chance()
         progress.step += 1
         progress.fallen += falling
         rate = min(1.0, progress.step / recipe.warm_up)
@@ -275,6 +275,8 @@ class Run:
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value} in step {self.progress.step}")
         loss.backward()
+        if self.processes > 1:
+            value = _share(self.optimiser, value)
         nn.utils.clip_grad_norm_(
             self.model.parameters(), self.recipe.largest_gradient, foreach=True
         )
@@ -289,6 +291,13 @@ class Run:
                 list(self.average.parameters()), list(self.model.parameters()), 1 - decay
             )
         return value
+
+    def _chance(self) -> np.random.Generator:
+        """Of this step and process: a run that goes on draws what it would have drawn."""
+        progress = self.progress
+        return np.random.default_rng(
+            (self.recipe.seed, self.rank, progress.outline_step, progress.step)
+        )
 
     def _mixed(self) -> torch.autocast:
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.recipe.bfloat16)
@@ -308,7 +317,7 @@ def train(
     """
     started, kept = time.monotonic() - run.progress.seconds, time.monotonic()
     recent: list[float] = []
-    while time.monotonic() < until:
+    while _agreed(time.monotonic() < until):
         if run.progress.outline_step < run.recipe.outline_steps:
             recent.append(run.outlines_step())
         elif fall and run.progress.fallen >= run.recipe.fall_steps:
@@ -325,12 +334,21 @@ def train(
     keep(run)
 
 
+def _agreed(go_on: bool) -> bool:  # noqa: FBT001
+    """What the first process says, so that none waits for another that has stopped."""
+    if not distributed.is_initialized():
+        return go_on
+    said = torch.tensor([int(go_on)])
+    distributed.broadcast(said, src=0)
+    return bool(said.item())
+
+
 def scenes_of(run: Run) -> list[Scene]:
     """The next step's scenes, a function of the seed and the step's number.
 
     Not made ahead by a thread: on few cores it delays one half of every matrix product.
     """
-    by = np.random.default_rng((run.recipe.seed, run.progress.step))
+    by = np.random.default_rng((run.recipe.seed, run.progress.step, run.rank))
     return [
         run.library.draw(
             size=SIZE,
@@ -340,8 +358,20 @@ def scenes_of(run: Run) -> list[Scene]:
             only_shapes=run.recipe.only_shapes,
             by=by,
         )
-        for _ in range(run.recipe.images)
+        for _ in range(run.recipe.images // run.processes)
     ]
+
+
+def _share(optimiser: torch.optim.Optimizer, loss: float) -> float:
+    """Replace the gradients by their mean over the processes; the mean loss."""
+    held = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+    flat = torch.cat([p.grad.flatten() for p in held] + [torch.tensor([loss])])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    *parts, mean = flat.split([p.numel() for p in held] + [1])
+    for parameter, part in zip(held, parts, strict=True):
+        parameter.grad.copy_(part.view_as(parameter))
+    return float(mean)
 
 
 def initialise(model: sam_med2d.SamMed2D) -> None:
