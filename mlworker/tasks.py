@@ -64,7 +64,6 @@ from mlworker.inference.cache import (
     decoding_part,
     encoding_part,
 )
-from mlworker.inference.encoder import encode
 from mlworker.inference.predictor import Predictor
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, CheckpointError, digest, untrained
@@ -189,7 +188,7 @@ def encode_slices(command: EncodeSlices) -> SlicesEncoded:
             fates[item.encoding_id] = _fate(item, error)
     if prepared:
         try:
-            made = encode(encoders.get(command.model_digest), list(prepared.values()))
+            made = encoders.get(command.model_digest).encode(list(prepared.values()))
             for key, embedding in zip(prepared, made, strict=True):
                 store.put_array(key, embedding)
                 del missing[key]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlworker.commands.images import SUFFIXES, read_rgb
 from mlworker.contract.artifacts import pack_array
-from mlworker.inference.encoder import encode
+from mlworker.inference.cache import encoding_part
 from mlworker.model.checkpoint import Checkpoint
 
 
@@ -20,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write an embedding beside each image's name."""
-    encoder = Checkpoint(arguments.checkpoint).image_encoder()
+    encoding = encoding_part(Checkpoint(arguments.checkpoint))
     arguments.to.mkdir(parents=True, exist_ok=True)
     paths = sorted(p for p in arguments.images.iterdir() if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise ValueError(f"{arguments.images} holds none of {', '.join(SUFFIXES)}")
     for number, path in enumerate(paths, start=1):
-        (embedding,) = encode(encoder, [read_rgb(path)])
+        (embedding,) = encoding.encode([read_rgb(path)])
         (arguments.to / f"{path.stem}.npy").write_bytes(pack_array(embedding))
         print(f"{number}/{len(paths)} {path.name}")
     return 0

@@ -11,8 +11,7 @@ from PIL import Image
 
 from mlworker.commands.images import read_rgb
 from mlworker.contract.messages import Box, Point
-from mlworker.inference.cache import decoding_part
-from mlworker.inference.encoder import encode
+from mlworker.inference.cache import decoding_part, encoding_part
 from mlworker.model.checkpoint import Checkpoint
 
 
@@ -32,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("a point or a box is needed")
     checkpoint = Checkpoint(arguments.checkpoint)
     rgb = read_rgb(arguments.image)
-    (embedding,) = encode(checkpoint.image_encoder(), [rgb])
+    (embedding,) = encoding_part(checkpoint).encode([rgb])
     prediction = decoding_part(checkpoint).predict(
         torch.from_numpy(embedding),
         height=rgb.shape[0],

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlworker.contract.artifacts import ArtifactError, checkpoint_key
+from mlworker.inference.encoder import Encoding
+from mlworker.inference.geometry import Frame
 from mlworker.inference.predictor import Predictor
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, digest_of_file
@@ -74,9 +76,17 @@ class Embeddings:
 
 def decoding_part(checkpoint: Checkpoint) -> Predictor:
     """What the interactive worker needs of a model: 16 MB of ViT-B's 1.1 GB."""
-    return Predictor(checkpoint.prompt_encoder(), checkpoint.mask_decoder())
+    return Predictor(
+        checkpoint.prompt_encoder(), checkpoint.mask_decoder(), frame=frame_of(checkpoint)
+    )
 
 
-def encoding_part(checkpoint: Checkpoint) -> nn.Module:
+def encoding_part(checkpoint: Checkpoint) -> Encoding:
     """What the encode worker needs of a model."""
-    return checkpoint.image_encoder()
+    return Encoding(checkpoint.image_encoder(), frame_of(checkpoint))
+
+
+def frame_of(checkpoint: Checkpoint) -> Frame:
+    """How a model's slices are prepared."""
+    metadata = checkpoint.metadata
+    return Frame(preparation=metadata.preparation, size=metadata.image_size)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from mlworker.inference.geometry import Rgb, to_model_input
+from mlworker.inference.geometry import PUBLISHED, Frame, Rgb
 
 Embedding = npt.NDArray[np.float16]  # (256, 16, 16)
 
 
-def encode(image_encoder: nn.Module, slices: list[Rgb]) -> list[Embedding]:
-    """One embedding per slice, in one pass."""
-    with torch.inference_mode():
-        batch = torch.stack([to_model_input(rgb) for rgb in slices])  # (B, 3, 256, 256)
-        embeddings = image_encoder(batch)  # (B, 256, 16, 16)
-    return list(embeddings.to(torch.float16).numpy())
+@dataclass(frozen=True)
+class Encoding:
+    """An image encoder and the frame that its slices are seen in."""
+
+    image_encoder: nn.Module
+    frame: Frame = PUBLISHED
+
+    def encode(self, slices: list[Rgb]) -> list[Embedding]:
+        """One embedding per slice, in one pass."""
+        with torch.inference_mode():
+            batch = torch.stack([self.frame.model_input(rgb) for rgb in slices])
+            embeddings = self.image_encoder(batch)  # (B, 256, 16, 16)
+        return list(embeddings.to(torch.float16).numpy())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlworker.contract.messages import Box, Point
-from mlworker.inference import geometry
+from mlworker.inference.geometry import PUBLISHED, Frame
 from mlworker.model.torchvision_operators import modeling
 
 
@@ -27,7 +27,10 @@ class Prediction:
 class Predictor:
     """Decodes prompts with one model's prompt encoder and mask decoder."""
 
-    def __init__(self, prompt_encoder: nn.Module, mask_decoder: nn.Module) -> None:
+    def __init__(
+        self, prompt_encoder: nn.Module, mask_decoder: nn.Module, *, frame: Frame = PUBLISHED
+    ) -> None:
+        self._frame = frame
         self._prompt_encoder = prompt_encoder
         self._mask_decoder = mask_decoder
         with torch.inference_mode():
@@ -55,7 +58,7 @@ class Predictor:
         best = int(ious.argmax())
         logits = candidates[best]
         with torch.inference_mode():
-            mask = geometry.to_slice(logits[None], height=height, width=width)[0] > 0
+            mask = self._frame.to_slice(logits[None], height=height, width=width)[0] > 0
         return Prediction(mask.numpy(), float(ious[best]), logits)
 
     @torch.inference_mode()
@@ -73,10 +76,8 @@ class Predictor:
         """Low-resolution logits (n, 64, 64) and predicted IoUs (n,): three, or one."""
         assert points or box or mask_prompt is not None, "a prompt is needed"
         sparse, dense = self._prompt_encoder(
-            points=_points(points, height=height, width=width),
-            boxes=None
-            if box is None
-            else geometry.box_to_model(box, height=height, width=width)[None],
+            points=self._points(points, height=height, width=width),
+            boxes=None if box is None else self._frame.box(box, height=height, width=width)[None],
             masks=None if mask_prompt is None else mask_prompt[None, None].float(),
         )
         logits, ious = self._mask_decoder(
@@ -88,15 +89,16 @@ class Predictor:
         )
         return logits[0], ious[0]
 
+    def _points(
+        self, points: tuple[Point, ...], *, height: int, width: int
+    ) -> tuple[Tensor, Tensor] | None:
+        if not points:
+            return None
+        coordinates = self._frame.points(points, height=height, width=width)
+        labels = torch.tensor([1 if point.positive else 0 for point in points])
+        return coordinates[None], labels[None]
+
 
 def dense_positions(prompt_encoder: nn.Module) -> Tensor:
     """(1, 256, 16, 16): where each token of an embedding lies."""
     return cast(Tensor, cast(modeling.PromptEncoder, prompt_encoder).get_dense_pe())
-
-
-def _points(points: tuple[Point, ...], *, height: int, width: int) -> tuple[Tensor, Tensor] | None:
-    if not points:
-        return None
-    coordinates = geometry.points_to_model(points, height=height, width=width)
-    labels = torch.tensor([1 if point.positive else 0 for point in points])
-    return coordinates[None], labels[None]

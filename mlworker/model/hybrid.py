@@ -1,10 +1,10 @@
 """An image encoder for CPUs and few images: convolutions first, then a few transformer blocks.
 
 A ViT on 16-pixel patches has to learn from data that neighbouring pixels belong together; from some
-hundred images it does not. Convolutions know it, cost little at low resolution, and see edges that a
-patch averages away, so what they found at a quarter and an eighth of the image's resolution is added
-to the embedding (Early Convolutions, arXiv 2106.14881; the skips of a U-Net, arXiv 1505.04597). The
-embedding's form, the prompt encoder and the mask decoder stay SAM's.
+hundred images it does not. Convolutions know it, cost little at low resolution, and see edges that
+a patch averages away, so what they found at a quarter and an eighth of the image's resolution is
+added to the embedding (Early Convolutions, arXiv 2106.14881; the skips of a U-Net, arXiv
+1505.04597). The embedding's form, the prompt encoder and the mask decoder stay SAM's.
 """
 
 from __future__ import annotations

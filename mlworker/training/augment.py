@@ -1,15 +1,15 @@
 """Augmentation of an image with its masks, and the step from any size to the model's frame.
 
-Everything geometric is one remap, so that a pixel is interpolated once; intensities change after it.
-Images are (rows, columns, 3) uint8, masks (rows, columns) bool, all of one size; the results have the
-model's size.
+Everything geometric is one remap, so that a pixel is interpolated once; intensities change after
+it. Images are (rows, columns, 3) uint8, masks (rows, columns) bool, all of one size; the results
+have the model's size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -133,7 +133,7 @@ def _shift(
 
 def change_intensities(image: Rgb, *, ranges: Augmentation, by: np.random.Generator) -> Rgb:
     """Gamma, contrast, brightness, tint, inversion, blur and noise."""
-    values = image.astype(np.float32) / 255
+    values: npt.NDArray[Any] = image.astype(np.float32) / 255
     grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
     if grey:
         values = values[..., :1]
@@ -148,8 +148,8 @@ def change_intensities(image: Rgb, *, ranges: Augmentation, by: np.random.Genera
     if grey and by.random() < ranges.invert:
         values = 1 - values
     if ranges.blur_px and by.random() < 0.3:
-        values = cv2.GaussianBlur(values, (0, 0), by.uniform(0.3, ranges.blur_px))
-        values = values.reshape(*image.shape[:2], -1)
+        blurred = cv2.GaussianBlur(values, (0, 0), by.uniform(0.3, ranges.blur_px))
+        values = np.asarray(blurred, np.float32).reshape(values.shape)
     if ranges.noise and by.random() < 0.5:
         deviation = np.float32(by.uniform(0, ranges.noise))
         values = values + deviation * by.standard_normal(values.shape, dtype=np.float32)

@@ -1,9 +1,9 @@
 """From images and label maps to SAM-Med2D's data: one binary mask per class and component.
 
-The paper's rules (arXiv 2308.16184, section 3.1): intensities scaled to 0-255 per volume, volumes cut
-along all three axes, slices whose short edge is under half the long edge dropped, one mask per class
-and connected component, masks under 0.153 % of the image dropped (100 px of 256 x 256). What is
-dropped is listed with its reason. A subject belongs to one split, or nothing is written.
+The paper's rules (arXiv 2308.16184, section 3.1): intensities scaled to 0-255 per volume, volumes
+cut along all three axes, slices whose short edge is under half the long edge dropped, one mask per
+class and connected component, masks under 0.153 % of the image dropped (100 px of 256 x 256). What
+is dropped is listed with its reason. A subject belongs to one split, or nothing is written.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def curate(
     """Write the data that a CSV of image and label-map pairs describes into the folder ``to``.
 
     Its columns: set, modality, image, mask (file names relative to the CSV), mask_encoding
-    ("binary >127", "instance ids", "label 1", or "labels" for a label map), labels (names separated by
-    |, of the values present in rising order), group (the subject), split (train, val, test).
+    ("binary >127", "instance ids", "label 1", or "labels" for a label map), labels (names separated
+    by |, of the values present in rising order), group (the subject), split (train, val, test).
     ``slices_per_axis`` keeps so many of a volume's slices, evenly spaced, along each axis.
     Raises DataError.
     """
@@ -164,9 +164,8 @@ def _read(path: Path) -> Array:
     if name.endswith(".nrrd"):
         return np.asarray(nrrd.read(str(path))[0])
     with Image.open(path) as picture:
-        if picture.mode not in ("L", "I", "I;16", "P", "RGB", "1"):
-            picture = picture.convert("RGB")  # noqa: PLW2901
-        return np.asarray(picture)
+        known = picture.mode in ("L", "I", "I;16", "P", "RGB", "1")
+        return np.asarray(picture if known else picture.convert("RGB"))
 
 
 def _to_bytes(values: Array) -> npt.NDArray[np.uint8]:
@@ -176,7 +175,7 @@ def _to_bytes(values: Array) -> npt.NDArray[np.uint8]:
     if high <= low:
         low, high = float(values.min()), float(values.max())
     scaled = (np.clip(values, low, high) - low) * (255 / max(high - low, 1e-6))
-    return scaled.astype(np.uint8)
+    return np.asarray(scaled, np.uint8)
 
 
 def _instances(labels: Array, *, encoding: str, names: str) -> Named:

@@ -1,18 +1,19 @@
 """Training a small model from scratch, for a default that segments out of the box.
 
-Fine-tuning (finetune.py) starts from a model that knows what a prompt means; here nothing is known, and
-there are hours on a CPU, not days on eight GPUs. So what is cheap is taught first and everything that is
-seen is used:
+Fine-tuning (finetune.py) starts from a model that knows what a prompt means; here nothing is
+known, and there are hours on a CPU, not days on eight GPUs. So what is cheap is taught first and
+everything that is seen is used:
 
-1. *Prompts first*: the decoder alone, on outlines without an image, until a box means an ellipse in it
-   and a point something around it. It costs minutes, and the encoder's first gradients make sense.
-2. *Everything together* on scenes: real images, changed a great deal, and synthetic structures with
-   real textures. Each image is encoded once for all its masks; each mask is asked for twice, first by a
-   box or points, then with corrections where the first answer was wrong.
+1. *Prompts first*: the decoder alone, on outlines without an image, until a box means an ellipse
+   in it and a point something around it. It costs minutes, and the encoder's first gradients make
+sense. 2. *Everything together* on scenes: real images, changed a great deal, and synthetic
+   structures with real textures. Each image is encoded once for all its masks; each mask is asked
+   for twice, first by a box or points, then with corrections where the first answer was wrong.
 3. The learning rate stays high and falls at the end, so that a run may be continued from before its
    fall; what is kept is an average over the last steps.
 
-The encoder also has to say, for each pixel, which label it has: a head that is thrown away afterwards.
+The encoder also has to say, for each pixel, which label it has: a head that is thrown away
+afterwards.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class Run:
     def _ask(
         self, embeddings: Tensor, owners: npt.NDArray[np.intp], masks: npt.NDArray[np.uint8]
     ) -> Tensor:
-        """Half of the masks by a box, half by points, and all of them once more with corrections."""
+        """Half of the masks by a box, half by points, all once more with corrections."""
         half = np.arange(len(owners)) % 2 == 0
         asked = [
             self._ask_twice(embeddings, owners[rows], masks[rows], kind=kind)
@@ -274,7 +275,7 @@ class Run:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value} in step {self.progress.step}")
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.processes > 1:
             value = _share(self.optimiser, value)
         nn.utils.clip_grad_norm_(
@@ -334,7 +335,7 @@ def train(
     keep(run)
 
 
-def _agreed(go_on: bool) -> bool:  # noqa: FBT001
+def _agreed(go_on: bool) -> bool:
     """What the first process says, so that none waits for another that has stopped."""
     if not distributed.is_initialized():
         return go_on
@@ -368,7 +369,7 @@ def _share(optimiser: torch.optim.Optimizer, loss: float) -> float:
     flat = torch.cat([p.grad.flatten() for p in held] + [torch.tensor([loss])])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
-    *parts, mean = flat.split([p.numel() for p in held] + [1])
+    *parts, mean = flat.split([p.numel() for p in held] + [1])  # type: ignore[no-untyped-call]
     for parameter, part in zip(held, parts, strict=True):
         parameter.grad.copy_(part.view_as(parameter))
     return float(mean)

@@ -1,8 +1,8 @@
 """A simulated annotator: prompts from a true mask and from what a prediction got wrong.
 
 SAM-Med2D (arXiv 2308.16184, section 4.1, and its code). Masks are (rows, columns) bool arrays of
-the model's frame, points (n, 2) xy of pixel indices, labels (n,) 1 for inside and 0 for outside, boxes
-x0 y0 x1 y1 with the last column and row + 1.
+the model's frame, points (n, 2) xy of pixel indices, labels (n,) 1 for inside and 0 for outside,
+boxes x0 y0 x1 y1 with the last column and row + 1.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def segment(ask, model):
 def encoder_calls(model):
     """How often the image encoder runs: counted by torch, on the module that serves."""
     calls = []
-    encoder = tasks.encoders.get(model)
+    encoder = tasks.encoders.get(model).image_encoder
     hook = encoder.register_forward_hook(lambda _m, inputs, _o: calls.append(len(inputs[0])))
     yield calls
     hook.remove()

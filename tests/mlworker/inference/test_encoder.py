@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlworker.inference.encoder import encode
+from mlworker.inference.encoder import Encoding
 from mlworker.model.checkpoint import Checkpoint
 from tests.mlworker import reference
 
 
 def test_slices_of_any_size_become_embeddings_in_order(small_checkpoint):
-    encoder = Checkpoint(small_checkpoint).image_encoder()
+    encoding = Encoding(Checkpoint(small_checkpoint).image_encoder())
     slices = [reference.image("a"), reference.image("b")]
 
-    together = encode(encoder, slices)
-    apart = [encode(encoder, [each])[0] for each in slices]
+    together = encoding.encode(slices)
+    apart = [encoding.encode([each])[0] for each in slices]
 
     assert [(e.shape, e.dtype.name) for e in together] == [((256, 16, 16), "float16")] * 2
     for one, other in zip(together, apart, strict=True):
@@ -24,7 +24,7 @@ def test_slices_of_any_size_become_embeddings_in_order(small_checkpoint):
 def test_served_embeddings_are_the_published_ones_rounded_to_half(reference_model, portable):
     expected = portable["a/embedding"][0]
 
-    (embedding,) = encode(reference_model.image_encoder, [reference.image("a")])
+    (embedding,) = Encoding(reference_model.image_encoder).encode([reference.image("a")])
 
     # float32's tolerance, and half a step of float16's eleven bits.
     assert (np.abs(embedding - expected) <= 1e-4 + 2.0**-11 * np.abs(expected)).all()

@@ -86,7 +86,7 @@ def test_rows_and_columns_are_chosen_as_the_published_code_does(length):
     ramp[:, :, 1] = (np.arange(length) // 256)[:, None]
     std, mean = torch.tensor([58.395, 57.12]), torch.tensor([123.675, 116.28])
 
-    tensor = geometry.to_model_input(ramp)[:2, :, 0].T * std + mean
+    tensor = geometry.PUBLISHED.model_input(ramp)[:2, :, 0].T * std + mean
 
     rows = tensor.round().int().numpy() @ [1, 256]
     assert rows.tolist() == [min(i * length // 256, length - 1) for i in range(256)]
@@ -96,11 +96,11 @@ def test_rows_and_columns_are_chosen_as_the_published_code_does(length):
 def test_slice_corners_are_model_corners(height, width):
     points = (Point(x=0, y=0, positive=True), Point(x=width, y=height, positive=False))
 
-    assert geometry.points_to_model(points, height=height, width=width).tolist() == [
+    assert geometry.PUBLISHED.points(points, height=height, width=width).tolist() == [
         [0, 0],
         [256, 256],
     ]
-    assert geometry.box_to_model(
+    assert geometry.PUBLISHED.box(
         Box(x0=0, y0=0, x1=width, y1=height), height=height, width=width
     ).tolist() == [0, 0, 256, 256]
 
@@ -108,7 +108,7 @@ def test_slice_corners_are_model_corners(height, width):
 def test_x_is_the_column():
     points = (Point(x=129, y=0, positive=True),)
 
-    assert geometry.points_to_model(points, height=181, width=258).tolist() == [[128, 0]]
+    assert geometry.PUBLISHED.points(points, height=181, width=258).tolist() == [[128, 0]]
 
 
 @pytest.mark.parametrize(("length", "off"), [(128, 0.5), (256, 0.0), (512, -0.25), (1024, -0.375)])
@@ -118,7 +118,7 @@ def test_the_published_half_pixel_offset_is_kept(length, off):
     exact = (index + 0.5) * 256 / length - 0.5
     points = (Point(x=index, y=0, positive=True),)
 
-    scaled = geometry.points_to_model(points, height=length, width=length)[0, 0].item()
+    scaled = geometry.PUBLISHED.points(points, height=length, width=length)[0, 0].item()
 
     assert exact - scaled == pytest.approx(off)
 
@@ -148,6 +148,6 @@ def test_a_mask_survives_the_way_to_the_model_and_back(height, width):
     mask = ((x - 0.4 * width) / (0.3 * width)) ** 2 + ((y - 0.5 * height) / (0.2 * height)) ** 2 < 1
 
     logits = geometry.mask_to_low_res(mask) - 0.5
-    back = (geometry.to_slice(logits[None], height=height, width=width)[0] > 0).numpy()
+    back = (geometry.PUBLISHED.to_slice(logits[None], height=height, width=width)[0] > 0).numpy()
 
     assert 2 * (mask & back).sum() / (mask.sum() + back.sum()) > 0.96

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mlworker.contract.messages import Box, Point
-from mlworker.inference import geometry
 from mlworker.inference.cache import decoding_part
-from mlworker.inference.encoder import encode
+from mlworker.inference.encoder import Encoding
+from mlworker.inference.geometry import PUBLISHED
 from mlworker.model.checkpoint import Checkpoint
 from tests.mlworker import reference
 
@@ -118,7 +118,9 @@ def test_the_untrained_demo_model_reacts_to_prompts(small_checkpoint):
     grey[((x - 128) / 100) ** 2 + ((y - 128) / 80) ** 2 < 1] = 120
     grey[((x - 90) / 30) ** 2 + ((y - 110) / 25) ** 2 < 1] = 170
     grey[((x - 128) / 14) ** 2 + ((y - 180) / 14) ** 2 < 1] = 240
-    (embedding,) = encode(checkpoint.image_encoder(), [np.repeat(grey[..., None], 3, axis=2)])
+    (embedding,) = Encoding(checkpoint.image_encoder()).encode(
+        [np.repeat(grey[..., None], 3, axis=2)]
+    )
     predictor = decoding_part(checkpoint)
     organ, bone = Point(x=90, y=110, positive=True), Point(x=128, y=180, positive=True)
     asked: list[dict[str, Any]] = [
@@ -154,7 +156,7 @@ def _assert_equal_to_published(predictor, vectors, *, name, case, multimask):
     )
     best = int(ious.argmax())
     with torch.inference_mode():
-        mask = (geometry.to_slice(logits[best][None], height=height, width=width)[0] > 0).numpy()
+        mask = (PUBLISHED.to_slice(logits[best][None], height=height, width=width)[0] > 0).numpy()
 
     assert logits.shape == (3 if multimask else 1, 64, 64)
     assert np.abs(logits[best].numpy() - vectors[f"{key}/low_res_logits"][0]).max() < 1e-4

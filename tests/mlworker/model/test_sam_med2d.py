@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlworker.contract.messages import Variant
-from mlworker.inference.geometry import to_model_input
+from mlworker.inference.geometry import PUBLISHED
 from mlworker.model import sam_med2d
 from mlworker.model.adapter import without_adapters
 from mlworker.model.checkpoint import Checkpoint, load_strictly
@@ -88,7 +88,7 @@ def test_embeddings_without_adapters_of_a_published_slice_equal_the_published(
 
 def test_a_batch_is_its_slices(small_checkpoint):
     encoder = Checkpoint(small_checkpoint).image_encoder()
-    slices = torch.stack([to_model_input(reference.image(name)) for name in "ab"])
+    slices = torch.stack([PUBLISHED.model_input(reference.image(name)) for name in "ab"])
     with torch.inference_mode():
         together = encoder(slices)
         apart = torch.cat([encoder(each[None]) for each in slices])
@@ -129,6 +129,6 @@ def bare_model(reference_model):
 
 def _difference(model, rgb, expected):
     with torch.inference_mode():
-        embedding = model.image_encoder(to_model_input(rgb)[None])
+        embedding = model.image_encoder(PUBLISHED.model_input(rgb)[None])
     assert embedding.shape == expected.shape == (1, 256, 16, 16)
     return np.abs(embedding.numpy() - expected).max()
