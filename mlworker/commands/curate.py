@@ -24,8 +24,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.pairs,
         arguments.to,
         slices_per_axis=arguments.slices_per_axis,
-        progress=lambda done, of: print(f"\r{done}/{of}", end="", file=sys.stderr, flush=True),
+        progress=_say if sys.stderr.isatty() else lambda done, of: None,
     )
-    print(file=sys.stderr)
     print(summary(curation))
     return 0
+
+
+def _say(done: int, of: int) -> None:
+    print(f"\r{done}/{of}", end="\n" if done == of else "", file=sys.stderr, flush=True)

@@ -22,7 +22,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -111,7 +111,7 @@ class Run:
         """Everything, for torch.save."""
         return {
             "recipe": self.recipe.model_dump(),
-            "progress": vars(self.progress),
+            "progress": asdict(self.progress),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "names_labels": self.names_labels.state_dict(),

@@ -1,0 +1,130 @@
+"""Training from scratch: it learns, it goes on where it stopped, it refuses to go on with NaN."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from mlworker.cli import main
+from mlworker.model import sam_med2d
+from mlworker.model.checkpoint import Checkpoint
+from mlworker.training import pretrain
+from mlworker.training.curate import curate
+from mlworker.training.pretrain import Recipe, Run, scenes_of
+from mlworker.training.samples import read_image2label
+
+RECIPE = Recipe(images=2, masks=2, outline_steps=1, outline_rows=4, bfloat16=False, warm_up=1)
+
+
+@pytest.fixture(autouse=True)
+def small_encoder(monkeypatch):
+    small = sam_med2d.Encoder(dim=32, depth=1, heads=2, global_blocks=(0,), hybrid=True)
+    monkeypatch.setitem(sam_med2d.ENCODERS, "hybrid_t", small)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def data(pairs, tmp_path):
+    curate(pairs, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(data):
+    return Run(RECIPE, read_image2label(data / "image2label_train.json", root=data))
+
+
+def test_the_loss_falls(run) -> None:
+    scenes = scenes_of(run)
+    losses = [run.step(scenes, falling=False) for _ in range(8)]
+
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_run_that_goes_on_ends_at_the_same_weights(run, data) -> None:
+    run.outlines_step()
+    run.step(scenes_of(run), falling=False)
+    state = run.state()
+    copy = {key: _copied(value) for key, value in state.items()}
+    run.step(scenes_of(run), falling=True)
+
+    other = Run(RECIPE, read_image2label(data / "image2label_train.json", root=data))
+    other.load(copy)
+    other.step(scenes_of(other), falling=True)
+
+    assert other.progress == run.progress
+    for name in ("model", "average"):
+        expected, found = run.state()[name], other.state()[name]
+        assert all(torch.equal(expected[key], found[key]) for key in expected), name
+
+
+def _copied(state):
+    if isinstance(state, torch.Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_copied(value) for value in state]
+    return state
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_harms_the_weights(run) -> None:
+    scenes = scenes_of(run)
+    before = [p.detach().clone() for p in run.model.mask_decoder.parameters()]
+    with torch.no_grad():
+        next(run.model.image_encoder.parameters()).fill_(math.nan)
+
+    with pytest.raises(FloatingPointError, match="the loss is nan in step 1"):
+        run.step(scenes, falling=False)
+    after = run.model.mask_decoder.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_training_stops_when_the_learning_rate_has_fallen(run) -> None:
+    kept = []
+    run.recipe = RECIPE.model_copy(update={"fall_steps": 2})
+    pretrain.train(
+        run,
+        until=time.monotonic() + 600,
+        fall=True,
+        keep=lambda run: kept.append(run.progress.step),
+        say=lambda line: None,
+    )
+
+    assert run.progress.fallen == 2
+    assert run.progress.outline_step == 1
+    assert kept[-1] == 2
+
+
+def test_the_first_of_several_points_is_inside() -> None:
+    by = np.random.default_rng(0)
+    mask = np.zeros((64, 64), bool)
+    mask[20:40, 10:30] = True
+    for _ in range(20):
+        points, labels = pretrain._first_points(mask, count=5, by=by)
+        columns, rows = points.astype(int).T
+        assert labels[0] == 1
+        assert (mask[rows, columns] == labels).all()
+
+
+def test_the_command_writes_a_model_that_serves_and_goes_on_from_its_state(
+    data, tmp_path, monkeypatch
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(RECIPE.model_dump_json())
+    # A recipe in a file may be read before the clock runs out, so at least one step is made.
+    steps = iter([True, True, False] * 2)
+    monkeypatch.setattr(pretrain, "_agreed", lambda go_on: next(steps))
+    command = ["pretrain", "--data", str(data), "--recipe", str(recipe), "--minutes", "1"]
+
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    first = Checkpoint(tmp_path / "run/average.safetensors").metadata
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    second = Checkpoint(tmp_path / "run/average.safetensors").metadata
+
+    assert (first.preparation, first.adapters, first.trained) == (2, False, True)
+    assert "1 steps" in first.origin
+    assert "3 steps" in second.origin
