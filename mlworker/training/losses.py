@@ -7,6 +7,7 @@ The functions named ``..._each`` give one value per mask, (N,), for choosing amo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -20,12 +21,23 @@ SMOOTH: Final = 1.0  # keeps Dice defined where both are empty
 IOU_SMOOTH: Final = 1e-7
 
 
-def published(logits: Tensor, masks: Tensor, predicted_iou: Tensor) -> Tensor:
-    """20 x focal + Dice + IoU, a scalar; ``predicted_iou`` (N,)."""
+def published(
+    logits: Tensor,
+    masks: Tensor,
+    predicted_iou: Tensor,
+    *,
+    over_batch: Callable[[Tensor], Tensor] = lambda sums: sums,
+) -> Tensor:
+    """20 x focal + Dice + IoU, a scalar; ``predicted_iou`` (N,).
+
+    Where several processes share a batch, ``over_batch`` adds up their sums, differentiably.
+    """
+    sums = over_batch(_sums(torch.sigmoid(logits), masks, dims=(0, 1, 2)))
+    iou = _iou_of(sums).expand_as(predicted_iou)
     return (
         FOCAL_WEIGHT * focal(logits, masks)
-        + dice(logits, masks)
-        + mask_iou(logits, masks, predicted_iou)
+        + _dice_of(sums)
+        + functional.mse_loss(predicted_iou, iou)
     )
 
 
@@ -36,15 +48,13 @@ def focal(logits: Tensor, masks: Tensor) -> Tensor:
 
 def dice(logits: Tensor, masks: Tensor) -> Tensor:
     """1 - soft Dice of the batch."""
-    return _dice(torch.sigmoid(logits), masks, dims=(0, 1, 2))
+    return _dice_of(_sums(torch.sigmoid(logits), masks, dims=(0, 1, 2)))
 
 
 def mask_iou(logits: Tensor, masks: Tensor, predicted_iou: Tensor) -> Tensor:
     """Squared difference of the predicted IoUs, (N,), from the batch's soft IoU."""
-    return functional.mse_loss(
-        predicted_iou,
-        _soft_iou(torch.sigmoid(logits), masks, dims=(0, 1, 2)).expand_as(predicted_iou),
-    )
+    iou = _iou_of(_sums(torch.sigmoid(logits), masks, dims=(0, 1, 2)))
+    return functional.mse_loss(predicted_iou, iou.expand_as(predicted_iou))
 
 
 def focal_each(logits: Tensor, masks: Tensor) -> Tensor:
@@ -58,15 +68,19 @@ def focal_each(logits: Tensor, masks: Tensor) -> Tensor:
 
 def dice_each(logits: Tensor, masks: Tensor) -> Tensor:
     """1 - soft Dice per mask, (N,)."""
-    return _dice(torch.sigmoid(logits), masks, dims=(1, 2))
+    return _dice_of(_sums(torch.sigmoid(logits), masks, dims=(1, 2)))
 
 
-def _dice(p: Tensor, masks: Tensor, *, dims: tuple[int, ...]) -> Tensor:
-    overlap = (p * masks).sum(dims)
-    return 1 - (2 * overlap + SMOOTH) / (p.sum(dims) + masks.sum(dims) + SMOOTH)
+def _sums(p: Tensor, masks: Tensor, *, dims: tuple[int, ...]) -> Tensor:
+    """Of the overlap, of the probabilities and of the masks: (3,) or (3, N)."""
+    return torch.stack([(p * masks).sum(dims), p.sum(dims), masks.sum(dims)])
 
 
-def _soft_iou(p: Tensor, masks: Tensor, *, dims: tuple[int, ...]) -> Tensor:
-    overlap = (p * masks).sum(dims)
-    union = p.sum(dims) + masks.sum(dims) - overlap
-    return (overlap + IOU_SMOOTH) / (union + IOU_SMOOTH)
+def _dice_of(sums: Tensor) -> Tensor:
+    overlap, p, masks = sums
+    return 1 - (2 * overlap + SMOOTH) / (p + masks + SMOOTH)
+
+
+def _iou_of(sums: Tensor) -> Tensor:
+    overlap, p, masks = sums
+    return (overlap + IOU_SMOOTH) / (p + masks - overlap + IOU_SMOOTH)
