@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "embed": "embeddings of a folder of images",
     "predict": "a mask from points or a box",
     "curate": "training data from images and label maps",
+    "train": "a model, fine-tuned on one's own masks",
     "pretrain": "a small model from scratch",
     "untrained": "a checkpoint of random weights",
 }

@@ -77,10 +77,10 @@ def _sums(p: Tensor, masks: Tensor, *, dims: tuple[int, ...]) -> Tensor:
 
 
 def _dice_of(sums: Tensor) -> Tensor:
-    overlap, p, masks = sums
+    overlap, p, masks = sums.unbind()
     return 1 - (2 * overlap + SMOOTH) / (p + masks + SMOOTH)
 
 
 def _iou_of(sums: Tensor) -> Tensor:
-    overlap, p, masks = sums
+    overlap, p, masks = sums.unbind()
     return (overlap + IOU_SMOOTH) / (p + masks - overlap + IOU_SMOOTH)
