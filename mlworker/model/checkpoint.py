@@ -97,9 +97,10 @@ class Checkpoint:
 
     def _loaded(self, prefix: str, module: nn.Module) -> nn.Module:
         with self._opened() as file:
-            # Cloned: what safe_open gives is a view of the file, which may be evicted or removed.
+            # Copied: what safe_open gives is a view of the file, which may be evicted or removed.
+            # Weights may be stored in half precision; they are computed with in single.
             state = {
-                key.removeprefix(prefix): file.get_tensor(key).clone()
+                key.removeprefix(prefix): file.get_tensor(key).to(torch.float32, copy=True)
                 for key in file.keys()  # noqa: SIM118 (safe_open is no mapping)
                 if key.startswith(prefix)
             }

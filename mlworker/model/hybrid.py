@@ -9,8 +9,10 @@ added to the embedding (Early Convolutions, arXiv 2106.14881; the skips of a U-N
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,6 +36,11 @@ class HybridEncoder(modeling.ImageEncoderViT):  # type: ignore[misc]
         self.stem_tokens = nn.Sequential(_halving(eighth, dim), Residual(dim))
         self.skip_quarter = nn.Conv2d(quarter, channels, kernel_size=4, stride=4)
         self.skip_eighth = nn.Conv2d(eighth, channels, kernel_size=2, stride=2)
+        # Where a token lies. SAM's decoder knows it only when it attends, not when it draws; with
+        # it in the embedding an ellipse is a weighted sum, and a box is understood in minutes.
+        self.place = nn.Parameter(
+            places(channels=channels, side=self.pos_embed.shape[1]).to(self.pos_embed.device)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, size, size) -> (B, channels, size / 16, size / 16)."""
@@ -43,7 +50,24 @@ class HybridEncoder(modeling.ImageEncoderViT):  # type: ignore[misc]
         for block in self.blocks:
             x = block(x)
         x = self.neck(x.permute(0, 3, 1, 2))
-        return cast(Tensor, x + self.skip_quarter(quarter) + self.skip_eighth(eighth))
+        return cast(Tensor, x + self.skip_quarter(quarter) + self.skip_eighth(eighth) + self.place)
+
+
+def places(*, channels: int, side: int) -> Tensor:
+    """(1, channels, side, side): mixtures of low-order functions of row and column."""
+    centres = (torch.arange(side, device="cpu") + 0.5) * 2 / side - 1
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    waves = [
+        wave(math.pi / 2 * turns * axis)
+        for turns in (1, 2, 3, 4)
+        for axis in (x, y)
+        for wave in (torch.sin, torch.cos)
+    ]
+    basis = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y, *waves])
+    basis = basis / basis.std(dim=(1, 2), keepdim=True).clamp(min=0.3)
+    by = torch.Generator().manual_seed(0)
+    mixture = torch.randn(channels, len(basis), generator=by, device="cpu") / len(basis) ** 0.5
+    return torch.einsum("cb,bij->cij", mixture, basis)[None]
 
 
 class Residual(nn.Module):
