@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from mlworker.contract.messages import Variant
 from mlworker.model.adapter import add_adapters
+from mlworker.model.block import use_fast_blocks
 from mlworker.model.hybrid import HybridEncoder
 from mlworker.model.torchvision_operators import modeling
 
@@ -88,6 +89,7 @@ def build_image_encoder(
         if numbers.hybrid
         else modeling.ImageEncoderViT(embed_dim=numbers.dim, out_chans=CHANNELS, **shared)
     )
+    use_fast_blocks(encoder)
     if adapters:
         add_adapters(encoder, dim=numbers.dim)
     return cast(nn.Module, encoder.eval())
