@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import redis
 from celery import Celery
@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     # Embeddings kept in memory by the interactive worker: 256 MiB hold 2,000 slices.
     embedding_cache_bytes: int = Field(
         default=256 * 1024**2, validation_alias="MLWORKER_EMBEDDING_CACHE_BYTES"
+    )
+    # Of the encoder's products; auto is the fastest that this machine has.
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", validation_alias="MLWORKER_PRECISION"
     )
 
 

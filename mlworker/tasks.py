@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -78,7 +79,7 @@ torch.set_num_threads(settings.threads)
 
 store = Store(settings.storage_url)
 predictors = Models(store, part=decoding_part)
-encoders = Models(store, part=encoding_part)
+encoders = Models(store, part=partial(encoding_part, precision=settings.precision))
 embeddings = Embeddings(store, limit_bytes=settings.embedding_cache_bytes)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlworker.contract.artifacts import ArtifactError, checkpoint_key
-from mlworker.inference.encoder import Encoding
+from mlworker.inference.encoder import Encoding, Precision, packed
 from mlworker.inference.geometry import Frame
 from mlworker.inference.predictor import Predictor
 from mlworker.model import sam_med2d
@@ -81,9 +81,10 @@ def decoding_part(checkpoint: Checkpoint) -> Predictor:
     )
 
 
-def encoding_part(checkpoint: Checkpoint) -> Encoding:
-    """What the encode worker needs of a model."""
-    return Encoding(checkpoint.image_encoder(), frame_of(checkpoint))
+def encoding_part(checkpoint: Checkpoint, *, precision: Precision = "auto") -> Encoding:
+    """What the encode worker needs of a model; raises PrecisionError."""
+    image_encoder = packed(checkpoint.image_encoder(), precision=precision)
+    return Encoding(image_encoder, frame_of(checkpoint))
 
 
 def frame_of(checkpoint: Checkpoint) -> Frame:

@@ -57,8 +57,9 @@ class Attention(modeling.image_encoder.Attention):  # type: ignore[misc]
         rows, columns = x.shape[1:3]
         size = (window, window) if window else (rows, columns)
         positions = self._relative_positions(size)
-        # Products may be packed in a lower precision, which is no faster here.
-        qkv = self.qkv(x).to(x.dtype)  # (B, rows, columns, 3 dim)
+        qkv = self.qkv(x)  # (B, rows, columns, 3 dim)
+        if qkv.device.type == "cpu":
+            qkv = qkv.to(x.dtype)  # a CPU attends no faster in the lower precision of a product
         bands = [
             torch.cat(
                 [

@@ -1,9 +1,10 @@
 """Products with weight matrices, which can be packed for serving.
 
 Nearly all of an encoder's work is products with weights. While a model trains they are torch's own.
-To serve on a CPU, the weights are put once into the layout, and the precision, that oneDNN wants;
-the operators are those that torch's compiler emits. float32 gains as well: torch's usual library is
-tuned for one maker's CPUs.
+To serve, the weights are put once into the precision and, on a CPU, the layout that multiply
+fastest: oneDNN's, through the operators that torch's compiler emits. float32 gains as well, because
+torch's usual library is tuned for one maker's CPUs. What is between the products keeps its
+precision, above all the sum that runs through all blocks.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Product(nn.Module):
         if self._packed is None:
             return cast(Tensor, _FOLLOWS[then](functional.linear(x, self.matrix(), self.bias)))
         x = x.to(self._packed.dtype)
+        if not self._packed.is_mkldnn:
+            return cast(Tensor, _FOLLOWS[then](functional.linear(x, self._packed, self.bias)))
         packed: Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self._packed, self.bias, then, [], "none"
         )
@@ -53,7 +56,9 @@ class Product(nn.Module):
         """Keep the packed weights instead of the published ones: for inference only."""
         with torch.no_grad():
             matrix = self.matrix_to_pack().to(dtype).contiguous()
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(matrix)
+            if matrix.device.type == "cpu" and torch.backends.mkldnn.is_available():
+                matrix = torch.ops.mkldnn._reorder_linear_weight(matrix)
+            self._packed = matrix
             if self.bias is not None:
                 self.bias = nn.Parameter(self.bias.to(dtype), requires_grad=False)
         del self.weight
