@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "curate": "training data from images and label maps",
     "train": "a model, fine-tuned on one's own masks",
     "pretrain": "a small model from scratch",
+    "export-onnx": "encoder and decoder for other runtimes",
     "untrained": "a checkpoint of random weights",
 }
 
