@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from importlib import resources
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -33,6 +34,7 @@ from mlworker.contract.artifacts import (
     logits_key,
     pack_array,
     unpack_array,
+    upload_key,
 )
 from mlworker.contract.messages import (
     EVENT_QUEUE,
@@ -46,6 +48,9 @@ from mlworker.contract.messages import (
     EncodeSlices,
     Failed,
     FailureCode,
+    FromPackage,
+    FromSeed,
+    FromUpload,
     Message,
     NotPrepared,
     Point,
@@ -68,6 +73,7 @@ from mlworker.inference.cache import (
 from mlworker.inference.predictor import Predictor
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, CheckpointError, digest, untrained
+from mlworker.model.foreign import converted
 from mlworker.storage import ArtifactMissing, Store
 
 logger = logging.getLogger(__name__)
@@ -97,7 +103,7 @@ def _warm_up(**_: Any) -> None:
     """Decode once before the first click: the first run allocates and chooses kernels."""
     if queue_of(sys.argv) != SegmentSlice.queue:
         return
-    predictor = Predictor(sam_med2d.build_prompt_encoder(), sam_med2d.build_mask_decoder())
+    predictor = Predictor(sam_med2d.build_prompt_encoder("vit_b"), sam_med2d.build_mask_decoder())
     predictor.predict(
         torch.zeros(EMBEDDING_SHAPE),
         height=512,
@@ -203,8 +209,14 @@ def encode_slices(command: EncodeSlices) -> SlicesEncoded:
 
 
 def add_checkpoint(command: AddCheckpoint) -> tuple[Message, None]:
-    """Store an untrained checkpoint; the same seed gives the same digest."""
-    data = untrained(command.variant, seed=command.seed)
+    """Store a checkpoint; equal sources give equal digests. An upload is gone afterwards."""
+    match command.source:
+        case FromSeed() as source:
+            data = untrained(source.variant, seed=source.seed)
+        case FromPackage() as source:
+            data = _shipped(source)
+        case FromUpload() as source:
+            data = _uploaded(source)
     name = digest(data)
     if not store.exists(checkpoint_key(name)):
         store.put(checkpoint_key(name), data)
@@ -216,8 +228,35 @@ def add_checkpoint(command: AddCheckpoint) -> tuple[Message, None]:
         variant=metadata.variant,
         image_size=metadata.image_size,
         adapters=metadata.adapters,
+        preparation=metadata.preparation,
         trained=metadata.trained,
+        origin=metadata.origin,
+        parent=metadata.parent,
+        metrics=metadata.metrics,
     ), None
+
+
+def _shipped(source: FromPackage) -> bytes:
+    file = resources.files("mlworker.recipes") / f"{source.name}.safetensors"
+    if not file.is_file():
+        raise Refused("checkpoint_missing", "No trained model comes with this version.")
+    return file.read_bytes()
+
+
+def _uploaded(source: FromUpload) -> bytes:
+    key = upload_key(source.upload_id)
+    try:
+        with store.as_file(key) as path:
+            data = converted(path, adapters=source.adapters)
+    except ArtifactMissing:
+        raise Refused(
+            "checkpoint_missing", "The file that was uploaded is not there; upload it again."
+        ) from None
+    except CheckpointError as error:
+        raise Refused("checkpoint_refused", f"{error}.") from error
+    finally:
+        store.remove(key)
+    return data
 
 
 CommandT = TypeVar("CommandT", bound=AwaitedCommand)

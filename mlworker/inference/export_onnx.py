@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from mlworker.inference.predictor import dense_positions
 from mlworker.model.checkpoint import Checkpoint
 from mlworker.model.decode import decode
+from mlworker.model.drawing import DrawingPromptEncoder, draw
 from mlworker.model.torchvision_operators import modeling
 
 TOLERANCE: Final = 1e-3
@@ -94,6 +95,9 @@ class PromptedDecoder(nn.Module):
         has_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """See the module's description."""
+        if isinstance(self.prompt_encoder, DrawingPromptEncoder):
+            mask_input = draw(mask_input, has_mask, point_coords, point_labels)
+            has_mask = torch.ones_like(has_mask)
         mask = self.prompt_encoder.mask_downscaling(mask_input)
         none = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         logits, ious = decode(

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from mlworker.contract.messages import Variant
+from mlworker.contract.messages import Digest, Variant
 from mlworker.model import sam_med2d
 
 METADATA_KEY: Final = "delineate"
+PROBLEMS_LISTED: Final = 10  # of a file that is not of the model it says, of each kind
 
 
 class CheckpointError(ValueError):
@@ -28,15 +30,20 @@ class CheckpointError(ValueError):
 class Metadata(BaseModel):
     """What a checkpoint says of itself."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal[1] = 1
     variant: Variant
-    image_size: int
+    # Bounded, because it decides how much is allocated before the weights are compared with it.
+    image_size: Annotated[int, Field(ge=16, le=1024, multiple_of=sam_med2d.PATCH)]
     adapters: bool
     preparation: Literal[1, 2] = 1
     trained: bool
-    origin: str  # in words: "seed 7", later the parent's digest and the training's settings
+    origin: str  # in words: "seed 7", or what was trained from what, and how
+    parent: Digest | None = None  # of the file that it was made from
+    training_data: Digest | None = None  # of the manifest that it learnt from
+    code_version: str | None = None  # of this package, where it was trained
+    metrics: dict[str, float] = {}
 
 
 def digest(data: bytes) -> str:
@@ -50,12 +57,30 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def pack(state: Mapping[str, Tensor], metadata: Metadata) -> bytes:
-    """A checkpoint's bytes; the same state and metadata give the same bytes."""
-    return safetensors.torch.save(
-        {key: value.contiguous() for key, value in state.items()},
-        metadata={METADATA_KEY: metadata.model_dump_json()},
-    )
+def code_version() -> str:
+    """What a training writes into its checkpoint's metadata."""
+    return version("delineate")
+
+
+def pack(
+    state: Mapping[str, Tensor], metadata: Metadata, *, precision: torch.dtype | None = None
+) -> bytes:
+    """A checkpoint's bytes; the same state and metadata give the same bytes.
+
+    ``precision`` is what weights are stored in, as they are without it; half is enough to serve
+    and takes half the space. Raises CheckpointError where a weight is beyond half's range.
+    """
+    stored = {key: _stored(key, value, precision=precision) for key, value in state.items()}
+    # What is not known is not written: a field that is added later leaves these bytes as they are.
+    stated = metadata.model_dump_json(exclude_none=True)
+    return safetensors.torch.save(stored, metadata={METADATA_KEY: stated})
+
+
+def _stored(key: str, value: Tensor, *, precision: torch.dtype | None) -> Tensor:
+    stored = value.to(precision or value.dtype).contiguous()
+    if stored.dtype != value.dtype and not stored.isfinite().all():
+        raise CheckpointError(f"{key} does not fit {str(stored.dtype).removeprefix('torch.')}")
+    return stored
 
 
 class Checkpoint:
@@ -86,7 +111,9 @@ class Checkpoint:
     def prompt_encoder(self) -> nn.Module:
         """The prompt encoder, likewise."""
         with _without_weights():
-            module = sam_med2d.build_prompt_encoder(image_size=self.metadata.image_size)
+            module = sam_med2d.build_prompt_encoder(
+                self.metadata.variant, image_size=self.metadata.image_size
+            )
         return self._loaded("prompt_encoder.", module)
 
     def mask_decoder(self) -> nn.Module:
@@ -126,7 +153,7 @@ def untrained(variant: Variant, *, seed: int) -> bytes:
     """A checkpoint of random weights, the same for the same seed on every machine."""
     with _without_weights():
         model = sam_med2d.build(variant)
-    state = {key: _random(key, value, seed=seed) for key, value in model.state_dict().items()}
+    state = {key: random_weight(key, value, seed=seed) for key, value in model.state_dict().items()}
     return pack(
         state,
         Metadata(
@@ -141,29 +168,44 @@ def untrained(variant: Variant, *, seed: int) -> bytes:
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load all of a module's weights; CheckpointError lists what is missing or not expected."""
-    expected = {key: _form(value) for key, value in module.state_dict().items()}
-    given = {key: _form(value) for key, value in state.items()}
+    refuse_misfits(
+        {key: _form(value) for key, value in state.items()},
+        {key: _form(value) for key, value in module.state_dict().items()},
+    )
+    module.load_state_dict(dict(state), strict=True, assign=True)
+    module.requires_grad_(requires_grad=False)
+
+
+def refuse_misfits(given: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Compare what each weight is with what it should be; CheckpointError lists the differences."""
+    shared = sorted(expected.keys() & given.keys())
     problems = [
-        *(f"{key} is missing" for key in sorted(expected.keys() - given.keys())),
-        *(f"{key} is not expected" for key in sorted(given.keys() - expected.keys())),
-        *(
-            f"{key} is {given[key]} instead of {expected[key]}"
-            for key in sorted(expected.keys() & given.keys())
-            if given[key] != expected[key]
+        *few([f"{key} is missing" for key in sorted(expected.keys() - given.keys())]),
+        *few([f"{key} is not expected" for key in sorted(given.keys() - expected.keys())]),
+        *few(
+            [
+                f"{key} is {given[key]} instead of {expected[key]}"
+                for key in shared
+                if given[key] != expected[key]
+            ]
         ),
     ]
     if problems:
         raise CheckpointError(f"the weights do not fit the model: {'; '.join(problems)}")
-    module.load_state_dict(dict(state), strict=True, assign=True)
-    module.requires_grad_(requires_grad=False)
+
+
+def few(problems: list[str]) -> list[str]:
+    """As many as somebody reads, then their number."""
+    more = len(problems) - PROBLEMS_LISTED
+    return [*problems[:PROBLEMS_LISTED], *([f"and {more} more like it"] if more > 0 else [])]
 
 
 def _form(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
-def _random(key: str, like: Tensor, *, seed: int) -> Tensor:
-    """Weights by the tensor's name, scaled by its fan-in so that activations keep their size."""
+def random_weight(key: str, like: Tensor, *, seed: int) -> Tensor:
+    """A weight of the form of ``like`` (on any device) by the name and the seed, scaled by its fan-in so that activations keep their size."""
     name = int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")
     values = np.random.Generator(np.random.PCG64(name)).standard_normal(
         tuple(like.shape), dtype=np.float32

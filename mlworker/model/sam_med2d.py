@@ -13,6 +13,7 @@ from torch.nn import functional
 from mlworker.contract.messages import Variant
 from mlworker.model.adapter import add_adapters
 from mlworker.model.block import use_fast_blocks
+from mlworker.model.drawing import DrawingPromptEncoder
 from mlworker.model.hybrid import HybridEncoder
 from mlworker.model.torchvision_operators import modeling
 
@@ -30,7 +31,7 @@ class Encoder:
     depth: int
     heads: int
     global_blocks: tuple[int, ...]  # these attend over the whole image, the others within windows
-    hybrid: bool = False  # a convolutional stem, and no relative positions: convolutions see them
+    hybrid: bool = False  # convolutions first, no relative positions, and prompts are drawn
 
 
 ENCODERS: Final[Mapping[Variant, Encoder]] = {
@@ -62,7 +63,7 @@ def build(
     """A model with unset weights in evaluation mode; its state dict has the published keys."""
     return SamMed2D(
         image_encoder=build_image_encoder(variant, image_size=image_size, adapters=adapters),
-        prompt_encoder=build_prompt_encoder(image_size=image_size),
+        prompt_encoder=build_prompt_encoder(variant, image_size=image_size),
         mask_decoder=build_mask_decoder(),
     ).eval()
 
@@ -95,10 +96,11 @@ def build_image_encoder(
     return cast(nn.Module, encoder.eval())
 
 
-def build_prompt_encoder(*, image_size: int = IMAGE_SIZE) -> nn.Module:
+def build_prompt_encoder(variant: Variant, *, image_size: int = IMAGE_SIZE) -> nn.Module:
     """Points, boxes and masks -> sparse (B, n, 256) and dense (B, 256, tokens, tokens)."""
     tokens = image_size // PATCH
-    encoder = modeling.PromptEncoder(
+    kind = DrawingPromptEncoder if ENCODERS[variant].hybrid else modeling.PromptEncoder
+    encoder = kind(
         embed_dim=CHANNELS,
         image_embedding_size=(tokens, tokens),
         input_image_size=(image_size, image_size),

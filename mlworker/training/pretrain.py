@@ -56,7 +56,7 @@ class Recipe(BaseModel):
     seed: int = 0
     images: int = 8  # per step; more masks of an image are cheaper than more images
     masks: int = 4  # per image; half are asked for by a box, half by points
-    outline_steps: int = 400
+    outline_steps: int = 200
     outline_rows: int = 32
     steps: int = 20_000  # at the high learning rate
     fall_steps: int = 1_000  # in which it falls to nothing

@@ -87,14 +87,14 @@ def test_the_same_state_gives_the_same_bytes_in_any_order():
 
 
 def test_weights_that_do_not_fit_are_listed():
-    state = dict(sam_med2d.build_prompt_encoder().state_dict())
+    state = dict(sam_med2d.build_prompt_encoder("vit_b").state_dict())
     del state["no_mask_embed.weight"]
     state["another.weight"] = torch.zeros(1)
     state["not_a_point_embed.weight"] = torch.zeros(1, 128)
     state["point_embeddings.0.weight"] = state["point_embeddings.0.weight"].half()
 
     with pytest.raises(CheckpointError) as refusal:
-        load_strictly(sam_med2d.build_prompt_encoder(), state)
+        load_strictly(sam_med2d.build_prompt_encoder("vit_b"), state)
 
     assert str(refusal.value) == (
         "the weights do not fit the model: no_mask_embed.weight is missing; "
