@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -71,6 +71,11 @@ class Store:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+    def remove(self, key: str) -> None:
+        """Leave nothing under ``key``."""
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(key))
 
     def get_array(self, key: str) -> Array:
         """The array under ``key``; raises ArtifactMissing or ArtifactError."""

@@ -12,8 +12,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from importlib import resources
 from functools import partial
+from importlib import resources
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -247,13 +247,14 @@ def _uploaded(source: FromUpload) -> bytes:
     key = upload_key(source.upload_id)
     try:
         with store.as_file(key) as path:
-            data = converted(path, adapters=source.adapters)
+            data = converted(path, adapters=source.adapters, image_size=sam_med2d.IMAGE_SIZE)
     except ArtifactMissing:
         raise Refused(
             "checkpoint_missing", "The file that was uploaded is not there; upload it again."
         ) from None
     except CheckpointError as error:
-        raise Refused("checkpoint_refused", f"{error}.") from error
+        sentence = str(error)
+        raise Refused("checkpoint_refused", f"{sentence[0].upper()}{sentence[1:]}.") from error
     finally:
         store.remove(key)
     return data

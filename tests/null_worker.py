@@ -37,6 +37,10 @@ from mlworker.contract.messages import (
     EncodeItem,
     EncodeSlices,
     Failed,
+    FailureCode,
+    FromPackage,
+    FromSeed,
+    FromUpload,
     NotPrepared,
     PreviousLogits,
     Reply,
@@ -154,23 +158,47 @@ def _application(redis_url: str, storage_url: str) -> Celery:
 
     def add_checkpoint(payload: str) -> None:
         command = AddCheckpoint.model_validate_json(payload)
-        content = f"{command.variant} {command.seed}".encode()
-        digest = hashlib.sha256(content).hexdigest()
-        store.put(artifacts.checkpoint_key(digest), content)
-        reply = CheckpointAdded(
-            request_id=command.request_id,
-            digest=digest,
-            variant=command.variant,
-            image_size=256,
-            adapters=True,
-            trained=False,
-        )
-        _send(connection, command, reply)
+        _send(connection, command, _added(command, store=store))
 
     app.task(segment_slice, name=SegmentSlice.task, shared=False)
     app.task(encode_slices, name=EncodeSlices.task, shared=False)
     app.task(add_checkpoint, name=AddCheckpoint.task, shared=False)
     return app
+
+
+def _added(command: AddCheckpoint, *, store: Store) -> Reply:
+    """Every file is a checkpoint, but an empty one; nothing is shipped."""
+    source = command.source
+    match source:
+        case FromSeed():
+            content, origin = f"{source.variant} {source.seed}".encode(), f"seed {source.seed}"
+        case FromPackage():
+            return _not_added(command, "checkpoint_missing", "No trained model is shipped.")
+        case FromUpload():
+            key = artifacts.upload_key(source.upload_id)
+            try:
+                content, origin = store.get(key), "an upload"
+            except ArtifactError:
+                return _not_added(command, "checkpoint_missing", "The upload is not there.")
+            store.remove(key)
+            if not content:
+                return _not_added(command, "checkpoint_refused", "The file is empty.")
+    digest = hashlib.sha256(content).hexdigest()
+    store.put(artifacts.checkpoint_key(digest), content)
+    return CheckpointAdded(
+        request_id=command.request_id,
+        digest=digest,
+        variant=source.variant if isinstance(source, FromSeed) else "vit_b",
+        image_size=256,
+        adapters=True,
+        preparation=1,
+        trained=isinstance(source, FromUpload),
+        origin=origin,
+    )
+
+
+def _not_added(command: AddCheckpoint, code: FailureCode, message: str) -> Failed:
+    return Failed(request_id=command.request_id, code=code, message=message)
 
 
 def _reply(command: SegmentSlice, *, store: Store, connection: redis.Redis) -> Reply:

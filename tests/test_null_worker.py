@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 
 import numpy as np
 import pytest
@@ -11,14 +12,16 @@ import redis
 from celery import Celery
 
 from mlworker.contract import masks
-from mlworker.contract.artifacts import array_digest, logits_key
+from mlworker.contract.artifacts import array_digest, logits_key, upload_key
 from mlworker.contract.messages import (
     EVENT_QUEUE,
-    AddCheckpoint,
     Box,
     CheckpointAdded,
     EditedMask,
     Failed,
+    FromPackage,
+    FromSeed,
+    FromUpload,
     NotPrepared,
     Point,
     PreviousLogits,
@@ -113,13 +116,26 @@ def test_slices_that_cannot_be_read_fail_alone(send, broker, store):
 
 def test_equal_seeds_are_one_model(ask):
     def add(seed):
-        return ask(AddCheckpoint(**commands.awaited(), variant="vit_t", seed=seed))
+        return ask(commands.add(FromSeed(variant="vit_t", seed=seed)))
 
     first, again, other = add(1), add(1), add(2)
 
     assert isinstance(first, CheckpointAdded)
     assert first.digest == again.digest != other.digest
     assert not first.trained
+
+
+def test_an_upload_is_a_model_or_refused_and_nothing_is_shipped(ask, store):
+    upload = FromUpload(upload_id=str(uuid.uuid4()))
+    key = upload_key(upload.upload_id)
+
+    assert ask(commands.add(upload)).code == "checkpoint_missing"
+    store.put(key, b"")
+    assert ask(commands.add(upload)).code == "checkpoint_refused"
+    store.put(key, b"weights")
+    assert ask(commands.add(upload)).trained
+    assert not store.exists(key)
+    assert ask(commands.add(FromPackage())).code == "checkpoint_missing"
 
 
 def test_a_mask_follows_from_its_prompts(store):

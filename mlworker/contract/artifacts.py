@@ -62,6 +62,11 @@ def checkpoint_key(digest: str) -> str:
     return f"models/{digest}.safetensors"
 
 
+def upload_key(upload_id: str) -> str:
+    """Somebody's checkpoint as it was uploaded, until the worker has read it."""
+    return f"uploads/models/{upload_id}"
+
+
 def embedding_key(image: SliceImage, *, model_digest: str) -> str:
     """Content address of a slice's embedding, (256, 16, 16) float16 at 256 px.
 

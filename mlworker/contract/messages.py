@@ -24,6 +24,8 @@ MAX_BATCH = 4
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[0-9a-f-]{32,36}$")]
 Variant = Literal["vit_b", "vit_l", "vit_h", "vit_t", "hybrid_t"]
+# New ones that change nothing until they are trained, those that the file has, or none.
+AdapterChoice = Literal["fresh", "keep", "drop"]
 
 
 class Message(BaseModel):
@@ -126,14 +128,39 @@ class SegmentSlice(AwaitedCommand):
     refine: Refinement | None = None
 
 
+class FromSeed(Message):
+    """Random weights, the same for the same seed."""
+
+    kind: Literal["seed"] = "seed"
+    variant: Variant
+    seed: int = Field(ge=0)
+
+
+class FromUpload(Message):
+    """A file of somebody's under the contract's ``upload_key``, which the worker takes away.
+
+    It is ours, or one that `mlworker convert` reads; ``adapters`` as that command understands it.
+    """
+
+    kind: Literal["uploaded"] = "uploaded"
+    upload_id: Identifier
+    adapters: AdapterChoice | None = None
+
+
+class FromPackage(Message):
+    """A model that comes with the worker's own package."""
+
+    kind: Literal["shipped"] = "shipped"
+    name: Literal["default"] = "default"
+
+
 class AddCheckpoint(AwaitedCommand):
-    """Bring a model into the store: an untrained one from a seed, so that a newcomer has one."""
+    """Bring a model into the store."""
 
     task: ClassVar[str] = "mlworker.add_checkpoint"
     queue: ClassVar[str] = "train"
     kind: Literal["add_checkpoint"] = "add_checkpoint"
-    variant: Variant
-    seed: int = Field(ge=0)
+    source: Annotated[FromSeed | FromUpload | FromPackage, Field(discriminator="kind")]
 
 
 class EncodeItem(Message):
@@ -185,7 +212,10 @@ class NotPrepared(Message):
 
 
 class CheckpointAdded(Message):
-    """The model is in the store under ``checkpoint_key(digest)``."""
+    """The model is in the store under ``checkpoint_key(digest)``; what it says of itself.
+
+    ``parent`` is the digest of the file that it was made from, as far as there was one.
+    """
 
     kind: Literal["checkpoint_added"] = "checkpoint_added"
     contract_version: Literal[1] = CONTRACT_VERSION
@@ -194,7 +224,11 @@ class CheckpointAdded(Message):
     variant: Variant
     image_size: int
     adapters: bool
+    preparation: Literal[1, 2]
     trained: bool
+    origin: str  # in words
+    parent: Digest | None = None
+    metrics: dict[str, float] = {}
 
 
 FailureCode = Literal[
@@ -203,6 +237,8 @@ FailureCode = Literal[
     "prompt_outside",  # a point or box that does not touch the slice
     "artifact_missing",  # pixels or checkpoint are not in the store
     "artifact_invalid",  # they are, and are not what they should be
+    "checkpoint_missing",  # nothing was uploaded under that name, or nothing is shipped
+    "checkpoint_refused",  # a file that is no checkpoint, or one of another model; the message says
     "message_invalid",  # the command does not parse, or is of another contract version
     "worker_failed",  # anything else; the worker's log has the details
 ]

@@ -27,6 +27,10 @@ class CheckpointError(ValueError):
     """A file that is not a checkpoint of ours, or not of the model it says."""
 
 
+class OtherModel(CheckpointError):
+    """Weights that are missing, not expected or of another shape."""
+
+
 class Metadata(BaseModel):
     """What a checkpoint says of itself."""
 
@@ -167,7 +171,7 @@ def untrained(variant: Variant, *, seed: int) -> bytes:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load all of a module's weights; CheckpointError lists what is missing or not expected."""
+    """Load all of a module's weights; OtherModel lists what is missing or not expected."""
     refuse_misfits(
         {key: _form(value) for key, value in state.items()},
         {key: _form(value) for key, value in module.state_dict().items()},
@@ -177,7 +181,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def refuse_misfits(given: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Compare what each weight is with what it should be; CheckpointError lists the differences."""
+    """Compare what each weight is with what it should be; OtherModel lists the differences."""
     shared = sorted(expected.keys() & given.keys())
     problems = [
         *few([f"{key} is missing" for key in sorted(expected.keys() - given.keys())]),
@@ -191,7 +195,7 @@ def refuse_misfits(given: Mapping[str, str], expected: Mapping[str, str]) -> Non
         ),
     ]
     if problems:
-        raise CheckpointError(f"the weights do not fit the model: {'; '.join(problems)}")
+        raise OtherModel(f"the weights do not fit the model: {'; '.join(problems)}")
 
 
 def few(problems: list[str]) -> list[str]:
@@ -205,7 +209,10 @@ def _form(value: Tensor) -> str:
 
 
 def random_weight(key: str, like: Tensor, *, seed: int) -> Tensor:
-    """A weight of the form of ``like`` (on any device) by the name and the seed, scaled by its fan-in so that activations keep their size."""
+    """A weight by its name and the seed, scaled by its fan-in so that activations keep their size.
+
+    Only the shape of ``like`` counts; it may be a tensor without memory.
+    """
     name = int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")
     values = np.random.Generator(np.random.PCG64(name)).standard_normal(
         tuple(like.shape), dtype=np.float32

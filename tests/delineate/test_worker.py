@@ -20,6 +20,7 @@ from mlworker.contract.messages import (
     CheckpointAdded,
     EncodeItem,
     EncodeSlices,
+    FromSeed,
     NotPrepared,
     Point,
     Reply,
@@ -36,6 +37,11 @@ PROMPT: dict[str, Any] = {
     "points": (Point(x=1, y=1, positive=True),),
 }
 ENCODE = EncodeSlices(model_digest="b" * 64, items=(EncodeItem(encoding_id="0" * 32, image=IMAGE),))
+
+
+def seeded(seed: int) -> FromSeed:
+    """Where a model comes from that a call asks for."""
+    return FromSeed(variant="vit_t", seed=seed)
 
 
 @pytest.fixture
@@ -61,10 +67,7 @@ async def _close_door() -> AsyncIterator[None]:
 
 async def test_many_calls_at_once_each_get_their_own_reply(null: None) -> None:
     replies = await asyncio.gather(
-        *(
-            worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=seed)
-            for seed in range(20)
-        )
+        *(worker.call(AddCheckpoint, timeout_s=30, source=seeded(seed)) for seed in range(20))
     )
 
     assert all(isinstance(reply, CheckpointAdded) for reply in replies)
@@ -88,13 +91,13 @@ async def test_an_answer_that_comes_too_late_leaves_nothing_behind(
     services, broker: redis.Redis
 ) -> None:
     with pytest.raises(Unavailable):
-        await worker.call(AddCheckpoint, timeout_s=0.3, variant="vit_t", seed=1)
+        await worker.call(AddCheckpoint, timeout_s=0.3, source=seeded(1))
     assert broker.llen("train") == 1
 
     with null_worker.running(services.redis_url, services.storage_url):
         await until(lambda: broker.llen("train") == 0)
         # It still answers a call that is in time, after the late one.
-        assert await worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=2)
+        assert await worker.call(AddCheckpoint, timeout_s=30, source=seeded(2))
 
     left = list(broker.scan_iter("replies:*"))
     assert left == []
@@ -150,11 +153,13 @@ async def test_replies_that_nobody_waits_for_are_dropped(null: None, broker: red
         variant="vit_t",
         image_size=256,
         adapters=True,
+        preparation=1,
         trained=False,
+        origin="seed 0",
     )
     broker.rpush(replies.list_key, stray.model_dump_json(), "no JSON", '{"kind": "surprise"}')
 
-    reply = await worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=4)
+    reply = await worker.call(AddCheckpoint, timeout_s=30, source=seeded(4))
 
     assert isinstance(reply, CheckpointAdded)
     assert reply.request_id != stray.request_id
@@ -162,12 +167,12 @@ async def test_replies_that_nobody_waits_for_are_dropped(null: None, broker: red
 
 
 async def test_connections_that_are_cut_are_made_anew(null: None, broker: redis.Redis) -> None:
-    assert await worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=5)
+    assert await worker.call(AddCheckpoint, timeout_s=30, source=seeded(5))
     broker.client_kill_filter(_type="normal", skipme=True)
 
     # The first may meet the cut; it is refused, and the next goes through.
     outcomes = [
-        await _outcome(worker.call(AddCheckpoint, timeout_s=30, variant="vit_t", seed=seed))
+        await _outcome(worker.call(AddCheckpoint, timeout_s=30, source=seeded(seed)))
         for seed in (6, 7)
     ]
 
@@ -202,8 +207,6 @@ def test_a_command_is_sent_when_its_transaction_is_committed_and_not_before(
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_call_without_a_loop_of_its_own_comes_back(null: None) -> None:
-    reply = await sync_to_async(worker.call_blocking)(
-        AddCheckpoint, timeout_s=30, variant="vit_t", seed=3
-    )
+    reply = await sync_to_async(worker.call_blocking)(AddCheckpoint, timeout_s=30, source=seeded(3))
 
     assert isinstance(reply, CheckpointAdded)

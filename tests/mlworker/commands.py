@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from mlworker.contract.artifacts import Array, array_digest
-from mlworker.contract.messages import EncodeItem, EncodeSlices, SegmentSlice, SliceImage, Window
+from mlworker.contract.messages import (
+    AddCheckpoint,
+    EncodeItem,
+    EncodeSlices,
+    FromPackage,
+    FromSeed,
+    FromUpload,
+    SegmentSlice,
+    SliceImage,
+    Window,
+)
 from mlworker.storage import Store
 
 
@@ -46,6 +56,11 @@ def encode(*images: SliceImage, model_digest: str) -> EncodeSlices:
 def segment(image: SliceImage, *, model_digest: str, **prompts: Any) -> SegmentSlice:
     """Prompts on a slice, by someone who waits for five seconds."""
     return SegmentSlice(**awaited(), model_digest=model_digest, image=image, **prompts)
+
+
+def add(source: FromSeed | FromUpload | FromPackage) -> AddCheckpoint:
+    """The command to bring a model into the store."""
+    return AddCheckpoint(**awaited(), source=source)
 
 
 def awaited(*, timeout_s: float = 5.0) -> dict[str, Any]:

@@ -35,6 +35,15 @@ def test_what_is_not_there_is_missing(store):
         pass
 
 
+def test_what_is_removed_is_gone_and_may_be_removed_again(store):
+    store.put("models/a", b"one")
+
+    store.remove("models/a")
+    store.remove("models/a")
+
+    assert not store.exists("models/a")
+
+
 def test_arrays_come_back(store):
     array = np.arange(6, dtype=np.float16).reshape(2, 3)
 

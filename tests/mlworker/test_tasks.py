@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
 import uuid
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -19,13 +22,17 @@ from mlworker.contract.artifacts import (
     logits_key,
     pack_array,
     unpack_array,
+    upload_key,
 )
 from mlworker.contract.messages import (
     EVENT_QUEUE,
-    AddCheckpoint,
     Box,
+    CheckpointAdded,
     EditedMask,
     Failed,
+    FromPackage,
+    FromSeed,
+    FromUpload,
     NotPrepared,
     Point,
     PreviousLogits,
@@ -35,6 +42,7 @@ from mlworker.contract.messages import (
     reply_adapter,
 )
 from mlworker.inference.cache import decoding_part
+from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, digest_of_file
 from tests.mlworker import commands, reference
 
@@ -379,23 +387,103 @@ def test_colour_is_encoded_and_clicked(segment, store, model):
     assert (reply.mask.height, reply.mask.width) == (181, 258)
 
 
-def test_a_seed_becomes_a_checkpoint_in_the_store(ask, store):
-    def add(seed):
-        command = AddCheckpoint(**commands.awaited(), variant="vit_t", seed=seed)
-        return ask(tasks.add_checkpoint_task, command)
+@pytest.fixture
+def add(ask):
+    """Ask for a model from a source."""
+    return lambda source: ask(tasks.add_checkpoint_task, commands.add(source))
 
-    first, again, other = add(1), add(1), add(2)
 
-    assert (first.variant, first.image_size, first.adapters, first.trained) == (
-        "vit_t",
-        256,
-        True,
-        False,
+def test_a_seed_becomes_a_checkpoint_in_the_store(add, store):
+    first, again, other = (add(FromSeed(variant="vit_t", seed=seed)) for seed in (1, 1, 2))
+
+    assert first == CheckpointAdded(
+        request_id=first.request_id,
+        digest=first.digest,
+        variant="vit_t",
+        image_size=256,
+        adapters=True,
+        preparation=1,
+        trained=False,
+        origin="seed 1",
     )
     assert first.digest == again.digest != other.digest
     with store.as_file(checkpoint_key(first.digest)) as path:
         assert digest_of_file(path) == first.digest
         assert Checkpoint(path).metadata.origin == "seed 1"
+
+
+@pytest.fixture
+def upload(store):
+    """Put a file where uploads lie."""
+
+    def _upload(data, **choices):
+        source = FromUpload(upload_id=str(uuid.uuid4()), **choices)
+        store.put(upload_key(source.upload_id), data)
+        return source
+
+    return _upload
+
+
+def test_an_upload_becomes_a_checkpoint_and_is_taken_away(add, upload, store):
+    weights = io.BytesIO()
+    state = sam_med2d.build("vit_t", adapters=False).state_dict()
+    torch.save({"model": state}, weights)
+    source = upload(weights.getvalue())
+
+    reply = add(source)
+
+    assert (reply.variant, reply.adapters, reply.trained) == ("vit_t", False, True)
+    assert reply.parent == hashlib.sha256(weights.getvalue()).hexdigest()
+    with store.as_file(checkpoint_key(reply.digest)) as path:
+        loaded = Checkpoint(path).mask_decoder().state_dict()
+    assert all(torch.equal(state[f"mask_decoder.{key}"], value) for key, value in loaded.items())
+    assert not store.exists(upload_key(source.upload_id))
+    assert add(upload(weights.getvalue(), adapters="fresh")).adapters
+
+
+def test_an_upload_of_ours_stays_what_it_is(add, upload, small_checkpoint):
+    reply = add(upload(small_checkpoint.read_bytes()))
+
+    assert reply.digest == digest_of_file(small_checkpoint)
+    assert reply.origin == "seed 15"
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "The file is empty."),
+        (b"PK\x03\x04 and no more", "The file is cut off or damaged"),
+        (b"text", "The file is no checkpoint"),
+    ],
+    ids=["empty", "cut off", "text"],
+)
+def test_an_upload_that_is_no_checkpoint_is_refused_and_taken_away(
+    add, upload, store, data, sentence
+):
+    source = upload(data)
+
+    reply = add(source)
+
+    assert _refusal(reply) == "checkpoint_refused"
+    assert sentence in reply.message
+    assert source.upload_id not in reply.message
+    assert not store.exists(upload_key(source.upload_id))
+
+
+def test_an_upload_that_is_not_there_is_said_to_be_missing(add):
+    assert _refusal(add(FromUpload(upload_id=str(uuid.uuid4())))) == "checkpoint_missing"
+
+
+def test_the_model_that_is_shipped_is_added_or_said_to_be_missing(add):
+    shipped = resources.files("mlworker.recipes") / "default.safetensors"
+
+    reply = add(FromPackage())
+
+    if shipped.is_file():
+        assert reply.digest == hashlib.sha256(shipped.read_bytes()).hexdigest()
+        assert reply.trained
+    else:
+        assert _refusal(reply) == "checkpoint_missing"
 
 
 def test_a_failure_of_ours_is_answered_and_logged(broker, ask, prepared, model, caplog):

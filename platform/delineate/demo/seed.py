@@ -73,7 +73,7 @@ def seed(path: Path) -> dict[str, str]:
     lead = User.objects.get(username=PEOPLE[Role.LEAD])
     project = _project(lead)
     # Before the studies: what is ingested without a model is not prepared for clicks.
-    if not ModelVersion.objects.exists():
+    if not ModelVersion.objects.exists() and registry.add_shipped() is None:
         registry.add_untrained(variant=MODEL_VARIANT, seed=MODEL_SEED)
     for name, content in STUDIES.items():
         _study(project, file=ContentFile(content(), name=name), lead=lead)

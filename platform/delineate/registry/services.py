@@ -12,24 +12,49 @@ from delineate.audit import log as audit
 from delineate.errors import NotFound, Unavailable
 from delineate.projects.models import Project
 from delineate.registry.models import ModelVersion
-from mlworker.contract.messages import AddCheckpoint, CheckpointAdded, Failed, Variant
+from mlworker.contract.messages import (
+    AddCheckpoint,
+    CheckpointAdded,
+    Failed,
+    FromPackage,
+    FromSeed,
+    Reply,
+    Variant,
+)
 
 # Making ViT-B's weights takes seconds; the worker may have to start first, and load torch.
 ADDING_TAKES_AT_MOST_S: Final = 120.0
 
 
-def add_untrained(*, variant: Variant, seed: int, by: User | None = None) -> ModelVersion:
-    """A model of random weights, so that a new installation has one; equal seeds give equal models.
+def add_shipped(*, by: User | None = None) -> ModelVersion | None:
+    """The trained model that comes with the worker; None when none does.
 
     Waits for the worker, up to ADDING_TAKES_AT_MOST_S; raises Unavailable.
     """
-    reply = worker.call_blocking(
-        AddCheckpoint, timeout_s=ADDING_TAKES_AT_MOST_S, variant=variant, seed=seed
-    )
+    reply = _added(FromPackage())
+    if isinstance(reply, Failed) and reply.code == "checkpoint_missing":
+        return None
+    return _known(reply, name="Delineate's default model", by=by)
+
+
+def add_untrained(*, variant: Variant, seed: int, by: User | None = None) -> ModelVersion:
+    """A model of random weights, for trying; equal seeds give equal models.
+
+    Waits and raises as ``add_shipped``.
+    """
+    reply = _added(FromSeed(variant=variant, seed=seed))
+    return _known(reply, name=f"Untrained {variant}, seed {seed}", by=by)
+
+
+def _added(source: FromSeed | FromPackage) -> Reply:
+    return worker.call_blocking(AddCheckpoint, timeout_s=ADDING_TAKES_AT_MOST_S, source=source)
+
+
+def _known(reply: Reply, *, name: str, by: User | None) -> ModelVersion:
     if isinstance(reply, Failed):
         raise Unavailable(f"The worker could not make the model: {reply.message}", code=reply.code)
     assert isinstance(reply, CheckpointAdded), reply
-    return register(reply, name=f"Untrained {variant}, seed {seed}", by=by)
+    return register(reply, name=name, by=by)
 
 
 def register(added: CheckpointAdded, *, name: str, by: User | None = None) -> ModelVersion:

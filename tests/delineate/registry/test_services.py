@@ -28,7 +28,9 @@ def added(digest: str) -> CheckpointAdded:
         variant="vit_t",
         image_size=256,
         adapters=True,
+        preparation=1,
         trained=False,
+        origin="seed 0",
     )
 
 
