@@ -13,6 +13,7 @@ from mlworker.model.checkpoint import CheckpointError
 COMMANDS: Final = {
     "embed": "embeddings of a folder of images",
     "predict": "a mask from points or a box",
+    "convert": "a checkpoint of ours from one of anybody's",
     "curate": "training data from images and label maps",
     "train": "a model, fine-tuned on one's own masks",
     "pretrain": "a small model from scratch",
