@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "convert": "a checkpoint of ours from one of anybody's",
     "curate": "training data from images and label maps",
     "train": "a model, fine-tuned on one's own masks",
+    "evaluate": "models, on masks that they have not learnt",
     "pretrain": "a small model from scratch",
     "export-onnx": "encoder and decoder for other runtimes",
     "untrained": "a checkpoint of random weights",

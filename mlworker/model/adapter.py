@@ -102,6 +102,12 @@ def add_adapters(image_encoder: nn.Module, *, dim: int) -> None:
         block.Adapter = Adapter(dim)
 
 
+def drop_adapters(image_encoder: nn.Module) -> None:
+    """Take the adapters out again, in place ("SAM-Med2D*" in the paper)."""
+    for block in cast(nn.ModuleList, image_encoder.blocks):
+        del block.Adapter
+
+
 def without_adapters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The entries of a state dict that are not an adapter's ("SAM-Med2D*" in the paper)."""
     return {key: value for key, value in state.items() if ".Adapter." not in key}

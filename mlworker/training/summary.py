@@ -44,6 +44,11 @@ class Mean:
     low: float | None = None
     high: float | None = None
 
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -87,6 +92,24 @@ class Difference:
     protocol: str
     masks: int
     dice: Mean
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All figures of an evaluation."""
+
+    figures: list[Figure]
+    clicks: list[Clicks]
+    differences: list[Difference]
+
+
+def summarise(rows: Sequence[Row], *, seed: int) -> Summary:
+    """All figures; ``seed`` is of the resampling."""
+    return Summary(
+        figures=figures(rows, seed=seed),
+        clicks=clicks(rows, seed=seed),
+        differences=differences(rows, seed=seed),
+    )
 
 
 def figures(rows: Iterable[Row], *, seed: int) -> list[Figure]:
