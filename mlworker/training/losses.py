@@ -59,10 +59,10 @@ def mask_iou(logits: Tensor, masks: Tensor, predicted_iou: Tensor) -> Tensor:
 
 def focal_each(logits: Tensor, masks: Tensor) -> Tensor:
     """Focal loss per mask, (N,)."""
-    missed = torch.sigmoid(torch.where(masks > 0, -logits, logits))  # 1 - p of the truth
-    alpha = torch.where(masks > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    # -log p of the truth, finite for any logit.
-    surprise = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    against = logits * (1 - 2 * masks)  # the logit of the untruth
+    missed = torch.sigmoid(against)  # 1 - p of the truth
+    surprise = functional.softplus(against)  # -log p of the truth, finite for any logit
+    alpha = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * masks
     return (alpha * missed**FOCAL_GAMMA * surprise).mean(dim=(1, 2))
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ from mlworker.training import losses, processes, simulate
 from mlworker.training.dataset import Scene
 from mlworker.training.settings import Settings, Trainable
 from mlworker.training.validate import corner_prompt, dice_each
+
+_LARGE: Final = 1_000_000  # values of a weight
 
 
 class NotFinite(ValueError):
@@ -62,11 +64,20 @@ class Trainer:
             parameter.requires_grad_(chosen)
             if chosen:
                 self.learning[key] = parameter
-        self.optimiser = torch.optim.Adam(
-            self.learning.values(), lr=settings.learning_rate, fused=True
-        )
+        # With one backward pass before each move, large weights move as soon as their gradient is
+        # there, which is then dropped: the gradients of all adapters alone are 0.7 GB.
+        at_once = settings.accumulate == 1 and processes.count() == 1
+        large = [p for p in self.learning.values() if at_once and p.numel() >= _LARGE]
+        small = [p for p in self.learning.values() if not (at_once and p.numel() >= _LARGE)]
+        self._optimiser = _adam(small)
+        self._of_large = {parameter: _adam([parameter]) for parameter in large}
+        for parameter, optimiser in self._of_large.items():
+            parameter.register_post_accumulate_grad_hook(
+                lambda _, move=_move, of=optimiser: move(of)
+            )
         with torch.no_grad():
             self._positions = dense_positions(model.prompt_encoder)
+        self._enlarging = _enlarging(frame.size // 4, frame.size).to(device)
 
     def step(
         self, parts: Sequence[Part], *, chance: np.random.Generator, rate: float
@@ -76,8 +87,8 @@ class Trainer:
         Each part is a batch of its own, whose gradients are averaged. Raises NotFinite.
         """
         settings = self.settings
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for optimiser in (self._optimiser, *self._of_large.values()):
+            optimiser.param_groups[0]["lr"] = rate
         sessions = [self._session(part) for part in parts]
         boxes = chance.random() < settings.box_share
         told = [
@@ -99,9 +110,9 @@ class Trainer:
         return {
             "weights": {key: value.detach() for key, value in self.learning.items()},
             "moments": {
-                key: dict(self.optimiser.state[value])
+                key: dict(self._moments(value))
                 for key, value in self.learning.items()
-                if value in self.optimiser.state
+                if self._moments(value)
             },
         }
 
@@ -110,10 +121,8 @@ class Trainer:
         with torch.no_grad():
             for key, value in self.learning.items():
                 value.copy_(state["weights"][key])
-                if moments := state["moments"].get(key):
-                    self.optimiser.state[value] = {
-                        name: moment.to(self._device, copy=True) for name, moment in moments.items()
-                    }
+                for name, moment in state["moments"].get(key, {}).items():
+                    self._moments(value)[name] = moment.to(self._device, copy=True)
 
     def refuse_not_finite(self) -> None:
         """Raises NotFinite where a weight is: such weights are not worth keeping."""
@@ -193,9 +202,7 @@ class Trainer:
             )
         believed, best = ious[:, 1:].float().max(dim=1)
         chosen = logits[torch.arange(len(best), device=self._device), best + 1].float()
-        full = functional.interpolate(
-            chosen[:, None], session.target.shape[1:], mode="bilinear", align_corners=False
-        )[:, 0]
+        full = self._enlarging @ chosen @ self._enlarging.t()
         session.prior = torch.sigmoid(chosen.detach())[:, None]
         session.answered = (full.detach() > 0).cpu().numpy()
         return losses.published(full, session.target, believed, over_batch=processes.add_up)
@@ -204,15 +211,18 @@ class Trainer:
         """One move of the optimiser, after the mean of the losses; that mean."""
         total = 0.0
         for loss in answers:
-            torch.autograd.backward(loss / self.settings.accumulate)
-            total += float(loss.detach()) / self.settings.accumulate
-        total = processes.mean(total)
-        if not math.isfinite(total):
-            raise NotFinite(f"the loss has become {total}")
+            part = loss / self.settings.accumulate
+            total += float(part.detach())
+            if not math.isfinite(total):  # before anything has moved
+                raise NotFinite(f"the loss has become {total}")
+            torch.autograd.backward(part)
         processes.average_gradients(self.learning.values())
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        return total
+        _move(self._optimiser)
+        return processes.mean(total)
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        optimiser = self._of_large.get(parameter, self._optimiser)
+        return cast(dict[str, Tensor], optimiser.state[parameter])
 
     def _mixed(self) -> torch.autocast:
         enabled = self.settings.precision == "bfloat16"
@@ -252,3 +262,21 @@ class Session:
         """Each mask with its number and the chance of its image."""
         for number, mask in enumerate(self.truth):
             yield number, mask, self.by[number // self.masks]
+
+
+def _adam(parameters: list[nn.Parameter]) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, fused=True)  # the rate is every step's
+
+
+def _move(optimiser: torch.optim.Optimizer) -> None:
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+
+
+def _enlarging(small: int, large: int) -> Tensor:
+    """(large, small): bilinear interpolation of one axis, as torch's own.
+
+    Both axes as products take a third of the time of torch's, and learn faster still.
+    """
+    unit = torch.eye(small)[:, None]  # (small, 1, small)
+    return functional.interpolate(unit, large, mode="linear", align_corners=False)[:, 0].t()
