@@ -17,15 +17,13 @@ from typing import Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pydantic import ValidationError
 
 from mlworker.contract.manifest import StoredFile, TrainingManifest
 from mlworker.inference.geometry import Frame, Rgb
 from mlworker.training.augment import Augmentation, augment
+from mlworker.training.pictures import EmptyMask, Mask, read_image, read_mask
 from mlworker.training.samples import DataError, Sample, by_image
-
-Mask = npt.NDArray[np.bool_]
 
 AUGMENTATION: Final = Augmentation(zoom=(0.8, 1.5), invert=0.0)
 _TRIES: Final = 5  # at an augmentation in which no mask leaves the frame
@@ -37,7 +35,7 @@ class SubjectInTwoSplits(DataError):
 
 
 class UnusableFiles(DataError):
-    """Images or masks that cannot be read, do not fit each other, or are empty."""
+    """Images or masks that cannot be read, do not fit each other, or are empty; all are named."""
 
 
 class ChangedFiles(DataError):
@@ -101,7 +99,7 @@ class Dataset:
 
     def _read(self, drawn: Sequence[Sample], *, by: np.random.Generator) -> Scene:
         image = read_image(drawn[0].image)
-        distinct = {sample.mask: read_mask(sample.mask) for sample in drawn}
+        distinct = {sample.mask: read_mask(sample.mask, image=image) for sample in drawn}
         if self._augmented:
             for _ in range(_TRIES):
                 changed, cut = augment(
@@ -162,16 +160,18 @@ def survey(samples: Sequence[Sample], *, frame: Frame) -> Survey:
     for path, group in by_image(samples).items():
         try:
             image = read_image(path)
-        except UnusableFiles as error:
-            problems.append(str(error))
+        except DataError as error:
+            problems.append(f"{type(error).__name__}: {error}")
             continue
         content.update(_digest(path))
         for sample in group:
             try:
-                mask = read_mask(sample.mask)
-                _fit(sample, mask, image=image, frame=frame)
-            except UnusableFiles as error:
-                problems.append(str(error))
+                mask = read_mask(sample.mask, image=image)
+                if not mask_in_frame(mask, frame).any():
+                    size = f"{frame.size} x {frame.size}"
+                    raise EmptyMask(f"{sample.mask} has nothing left at {size} pixels")
+            except DataError as error:
+                problems.append(f"{type(error).__name__}: {error}")
                 continue
             content.update(f"{sample.modality}/{sample.label}/".encode() + _digest(sample.mask))
     if problems:
@@ -188,16 +188,6 @@ def single_labels(samples: Sequence[Sample]) -> list[str]:
     """Labels that only one sample has."""
     counted = Counter(sample.label for sample in samples)
     return sorted(label for label, count in counted.items() if count == 1)
-
-
-def read_image(path: Path) -> Rgb:
-    """An image in three channels; raises UnusableFiles."""
-    return np.asarray(_opened(path).convert("RGB"))
-
-
-def read_mask(path: Path) -> Mask:
-    """What is not zero, (rows, columns); raises UnusableFiles."""
-    return np.asarray(_opened(path).convert("L")) > 0
 
 
 def mask_in_frame(mask: Mask, frame: Frame) -> Mask:
@@ -234,24 +224,6 @@ class _Balance:
         names = sorted(here)
         drawn = [due, *(names[i] for i in by.integers(0, len(names), size=masks - 1))]
         return [here[label][by.integers(len(here[label]))] for label in drawn]
-
-
-def _fit(sample: Sample, mask: Mask, *, image: Rgb, frame: Frame) -> None:
-    if mask.shape != image.shape[:2]:
-        raise UnusableFiles(f"{sample.mask} is {mask.shape}, its image {image.shape[:2]}")
-    if not mask.any():
-        raise UnusableFiles(f"{sample.mask} is empty")
-    if not mask_in_frame(mask, frame).any():
-        raise UnusableFiles(f"{sample.mask} is empty at {frame.size} x {frame.size}")
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return opened
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UnusableFiles(f"{path} cannot be read: {error}") from error
 
 
 def _centre(mask: Mask) -> tuple[float, float]:

@@ -9,6 +9,7 @@ An epoch's last batch is filled up from the epoch's beginning; the published cod
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,18 +19,21 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
+from mlworker.inference.encoder import Encoding
 from mlworker.inference.geometry import Frame
+from mlworker.inference.predictor import Predictor
 from mlworker.model.adapter import add_adapters
-from mlworker.model.checkpoint import Checkpoint, digest_of_file, pack
+from mlworker.model.checkpoint import Checkpoint, code_version, digest_of_file, pack
 from mlworker.model.sam_med2d import ENCODERS, SamMed2D
 from mlworker.training import processes
+from mlworker.training.asking import Model
 from mlworker.training.dataset import Dataset, survey
+from mlworker.training.evaluate import Plan, evaluate
 from mlworker.training.progress import Progress
 from mlworker.training.samples import Sample, refuse_shared_subjects
 from mlworker.training.settings import FREE_TO_CHANGE, Settings
 from mlworker.training.state import load_state, save_state, write_whole
 from mlworker.training.step import Part, Trainer
-from mlworker.training.validate import box_dice
 
 STATE: Final = "last.state"
 _ASKED: Final = 2  # apart from what the dataset draws with the same seed
@@ -238,16 +242,33 @@ class _Run:
         }
         score = -means["loss"]
         if self._validation:
-            model = self._trainer.model
-            score = processes.of_first(lambda: box_dice(model, self._validation, frame=self._frame))
-            means["validation_dice"] = score
+            score = means["validation_dice"] = processes.of_first(self._validated)
         where.losses = where.dices = 0.0
         if self._progress:
             epoch = where.step // self._steps_of_epoch
             self._progress.epoch(epoch=epoch, step=where.step, **means)
         if where.best is None or score > where.best:
             where.best = score
-            self._write("best")
+            self._write("best", score=means.get("validation_dice"))
+
+    def _validated(self) -> float:
+        """The mean Dice from a box and from a point, each image encoded once."""
+        model = self._trainer.model
+        # Decoding is served by the CPU, wherever the training runs.
+        prompt_encoder, mask_decoder = (
+            copy.deepcopy(part).cpu() for part in (model.prompt_encoder, model.mask_decoder)
+        )
+        done = evaluate(
+            Model(
+                "candidate",
+                Encoding(model.image_encoder, self._frame),
+                Predictor(prompt_encoder, mask_decoder, frame=self._frame),
+            ),
+            self._validation,
+            plan=Plan(protocols=("box", "1-point"), seed=self._settings.seed),
+            worst=0,
+        )
+        return float(np.mean([row.scores.dice for row in done.rows]))
 
     def _keep(self) -> None:
         self._trainer.refuse_not_finite()
@@ -256,15 +277,22 @@ class _Run:
             save_state(self._out / STATE, state, identity=self._identity)
             self._say("kept", step=self._where.step)
 
-    def _write(self, name: str) -> None:
+    def _write(self, name: str, *, score: float | None = None) -> None:
         self._trainer.refuse_not_finite()
         if not self._progress:
             return
-        origin = (
-            f"fine-tuned from {self._identity['parent']} on {self._identity['data']}, "
-            f"{self._where.step} of {self._of_steps} steps, {self._identity['settings']}"
+        settings = self._settings
+        metadata = self._metadata.model_copy(
+            update={
+                "trained": True,
+                "origin": f"fine-tuned ({settings.trainable}), {self._where.step} steps, "
+                f"settings {settings.model_dump_json(exclude_defaults=True)}",
+                "parent": self._identity["parent"],
+                "training_data": self._identity["data"],
+                "code_version": code_version(),
+                "metrics": {"validation_dice": score} if score is not None else {},
+            }
         )
-        metadata = self._metadata.model_copy(update={"trained": True, "origin": origin})
         data = pack(self._trainer.model.state_dict(), metadata)
         write_whole(self._out / f"{name}.safetensors", lambda file: file.write(data))
 

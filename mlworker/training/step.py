@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mlworker.contract.messages import Box
 from mlworker.inference.geometry import Frame, normalise
 from mlworker.inference.predictor import dense_positions
 from mlworker.model.decode import decode
@@ -33,7 +34,6 @@ from mlworker.model.sam_med2d import SamMed2D
 from mlworker.training import losses, processes, simulate
 from mlworker.training.dataset import Scene
 from mlworker.training.settings import Settings, Trainable
-from mlworker.training.validate import corner_prompt, dice_each
 
 _LARGE: Final = 1_000_000  # values of a weight
 
@@ -72,8 +72,8 @@ class Trainer:
         self._optimiser = _adam(small)
         self._of_large = {parameter: _adam([parameter]) for parameter in large}
         for parameter, optimiser in self._of_large.items():
-            parameter.register_post_accumulate_grad_hook(
-                lambda _, move=_move, of=optimiser: move(of)
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda _, of=optimiser: _move(of)
             )
         with torch.no_grad():
             self._positions = dense_positions(model.prompt_encoder)
@@ -102,7 +102,7 @@ class Trainer:
         for number in range(settings.corrections):
             points = None if number in alone else int(chance.choice(settings.points))
             told.append(self._descend(self._correction(s, points=points) for s in sessions))
-        dice = [dice_each(session.last_answer(), session.truth) for session in sessions]
+        dice = [_dice(session.last_answer(), session.truth) for session in sessions]
         return float(np.mean(told)), processes.mean(float(np.mean(dice)))
 
     def state(self) -> dict[str, Any]:
@@ -180,9 +180,7 @@ class Trainer:
                 torch.from_numpy(np.stack([label for _, label in points])).to(self._device),
             )
         if boxes is not None:
-            corners = torch.stack([corner_prompt(box, self._frame) for box in boxes]).to(
-                self._device
-            )
+            corners = torch.stack([_corners(box, self._frame) for box in boxes]).to(self._device)
         return cast(
             tuple[Tensor, Tensor],
             self.model.prompt_encoder(points=clicks, boxes=corners, masks=masks),
@@ -262,6 +260,19 @@ class Session:
         """Each mask with its number and the chance of its image."""
         for number, mask in enumerate(self.truth):
             yield number, mask, self.by[number // self.masks]
+
+
+def _corners(box: simulate.Floats, frame: Frame) -> Tensor:
+    """A box in pixels of the frame -> (4,) as the model's prompt encoder has them."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    return frame.box(Box(x0=x0, y0=y0, x1=x1, y1=y1), height=frame.size, width=frame.size)
+
+
+def _dice(answers: simulate.Mask, truth: simulate.Mask) -> npt.NDArray[np.float64]:
+    """Per mask, (N,), of (N, rows, columns); no mask of ``truth`` is empty."""
+    overlap = (answers & truth).sum((1, 2))
+    dice: npt.NDArray[np.float64] = 2 * overlap / (answers.sum((1, 2)) + truth.sum((1, 2)))
+    return dice
 
 
 def _adam(parameters: list[nn.Parameter]) -> torch.optim.Adam:
