@@ -6,11 +6,14 @@ folder, and are checked against their digests before anything is learnt.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from mlworker.contract.messages import CONTRACT_VERSION, Digest, Message
+
+SHARED_SUBJECT: Final = "shared_subject"  # the type of that error
 
 Split = Literal["train", "val", "test"]
 # Relative and without a way up: no part begins with a dot, so no file outside can be named.
@@ -53,7 +56,9 @@ class TrainingManifest(Message):
         split_of: dict[str, Split] = {}
         for item in self.items:
             if split_of.setdefault(item.subject, item.split) != item.split:
-                raise ValueError(
-                    f"subject {item.subject} is in {split_of[item.subject]} and in {item.split}"
+                raise PydanticCustomError(
+                    SHARED_SUBJECT,
+                    "subject {subject} is in {one} and in {other}",
+                    {"subject": item.subject, "one": split_of[item.subject], "other": item.split},
                 )
         return self

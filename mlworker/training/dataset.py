@@ -19,19 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from mlworker.contract.manifest import StoredFile, TrainingManifest
+from mlworker.contract.manifest import SHARED_SUBJECT, StoredFile, TrainingManifest
 from mlworker.inference.geometry import Frame, Rgb
 from mlworker.training.augment import Augmentation, augment
 from mlworker.training.pictures import EmptyMask, Mask, read_image, read_mask
-from mlworker.training.samples import DataError, Sample, by_image
+from mlworker.training.samples import DataError, Sample, SubjectInTwoSplits, by_image
 
 AUGMENTATION: Final = Augmentation(zoom=(0.8, 1.5), invert=0.0)
 _TRIES: Final = 5  # at an augmentation in which no mask leaves the frame
 _SHOWN: Final = 5  # names in a sentence that could be endless
-
-
-class SubjectInTwoSplits(DataError):
-    """What is learnt would judge itself."""
 
 
 class UnusableFiles(DataError):
@@ -125,7 +121,7 @@ def read_manifest(path: Path, *, root: Path) -> tuple[list[Sample], list[Sample]
     try:
         manifest = TrainingManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        leaks = [e for e in error.errors() if "subject" in e["msg"] and not e["loc"]]
+        leaks = any(each["type"] == SHARED_SUBJECT for each in error.errors())
         refusal = SubjectInTwoSplits if leaks else DataError
         raise refusal(f"{path} is no manifest to train on: {error}") from error
     except OSError as error:

@@ -21,6 +21,10 @@ class DataError(ValueError):
     """A list of samples, or a file that it names, cannot be used."""
 
 
+class SubjectInTwoSplits(DataError):
+    """What is learnt would judge itself."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One binary mask of one image. ``collection`` is the set that it comes from."""
@@ -96,12 +100,14 @@ def by_image(samples: Iterable[Sample]) -> dict[Path, list[Sample]]:
 
 
 def refuse_shared_subjects(training: Sequence[Sample], validation: Sequence[Sample]) -> None:
-    """Raise DataError when a subject is in both parts: what is learnt would judge itself."""
+    """Raise SubjectInTwoSplits when a subject is in both parts."""
     shared = {sample.subject for sample in training} & {sample.subject for sample in validation}
     shared.discard(UNKNOWN)
     if shared:
         some = ", ".join(sorted(shared)[:5])
-        raise DataError(f"{len(shared)} subjects are in training and in validation: {some}")
+        raise SubjectInTwoSplits(
+            f"{len(shared)} subjects are in training and in validation: {some}"
+        )
 
 
 def _samples(pairs: list[tuple[str, str]], *, path: Path, root: Path) -> list[Sample]:
