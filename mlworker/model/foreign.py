@@ -8,13 +8,16 @@ guessed from its name. Equal files give equal bytes.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import safetensors
 import torch
@@ -218,7 +221,8 @@ def _from_pickle(path: Path) -> object:
 def _unpickled(path: Path, *, in_place: bool) -> object:
     """Weights and plain values; nothing that a pickle names is called but torch's own for these."""
     try:
-        with torch.serialization.safe_globals(_NOT_WANTED):
+        with torch.serialization.safe_globals(_NOT_WANTED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about forms of pickles that it may then refuse
             return torch.load(path, map_location="cpu", weights_only=True, mmap=in_place)
     except UnpicklingError as error:
         if name := _asked_for(path, error):
@@ -227,10 +231,10 @@ def _unpickled(path: Path, *, in_place: bool) -> object:
                 "read here"
             ) from None
         raise Damaged(f"the file cannot be read as weights: {_brief(error)}") from None
-    # Whatever bytes can make torch's reader stumble over: it says so in many ways.
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise Damaged(f"the file is cut off or damaged: {_brief(error)}") from error
-    except (AttributeError, AssertionError, OverflowError) as error:
+    except OSError:
+        raise
+    # Bytes can make torch's reader stumble in more ways than can be listed.
+    except Exception as error:
         raise Damaged(f"the file is cut off or damaged: {_brief(error)}") from error
 
 
@@ -272,18 +276,24 @@ def _asked_for(path: Path, error: UnpicklingError) -> str | None:
     """What a pickle wanted to call, if that is why it was refused."""
     if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return named[1]
-    # Later protocols have an opcode for it that torch does not read, and says no name of.
+    # Later protocols have an opcode for it that torch does not read, and does not name.
     words: list[str] = []
-    try:
-        with path.open("rb") as file:
-            for opcode, argument, _ in pickletools.genops(file):
-                if isinstance(argument, str):
-                    words.append(argument)
-                if opcode.name == "STACK_GLOBAL":
-                    return ".".join(words[-2:])
-    except ValueError:
-        pass
+    with contextlib.suppress(ValueError), _pickle_of(path) as file:
+        for opcode, argument, _ in pickletools.genops(file):
+            if isinstance(argument, str):
+                words.append(argument)
+            name = ".".join(words[-2:])
+            if opcode.name == "STACK_GLOBAL" and not name.startswith(("collections.", "torch.")):
+                return name
     return None
+
+
+def _pickle_of(path: Path) -> IO[bytes]:
+    if not zipfile.is_zipfile(path):
+        return path.open("rb")
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        return io.BytesIO(archive.read(name))
 
 
 def _brief(error: Exception) -> str:
