@@ -142,16 +142,17 @@ def _model(
     has = checkpoint.metadata.adapters
     if adapters == "on" and not has:
         raise CheckpointError(f"{path.name} has no adapters that could be on")
-    name = path.stem if adapters != "off" or not has else f"{path.stem} without adapters"
+    dropped = has and adapters == "off"
+    name = f"{path.stem} without adapters" if dropped else path.stem
     while name in taken:
         name += " (again)"
     encoder = checkpoint.image_encoder()
-    if adapters == "off":
+    if dropped:
         drop_adapters(encoder)
     model = Model(name, Encoding(packed(encoder), frame_of(checkpoint)), decoding_part(checkpoint))
     about = checkpoint.metadata.model_dump() | {
         "digest": digest_of_file(path),
-        "adapters": has and adapters != "off",
+        "adapters": has and not dropped,
     }
     return model, about
 

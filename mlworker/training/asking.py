@@ -194,9 +194,15 @@ def _by_points(
     session: Session, targets: Sequence[Target], counts: Mapping[str, int]
 ) -> Iterator[Answer]:
     """Points at once where enough are given, else one after another from the first."""
+    most = max(counts.values(), default=0)
     chained: dict[str, list[int]] = {}
     for protocol, count in counts.items():
-        given = [n for n, target in enumerate(targets) if len(target.prompts.points) >= count]
+        given = [
+            number
+            for number, target in enumerate(targets)
+            # One point is also how a chain begins.
+            if len(target.prompts.points) >= (most if count == 1 else count)
+        ]
         at_once = [Asked(points=targets[n].prompts.points[:count]) for n in given]
         for number, each, found in zip(given, at_once, session.ask(at_once), strict=True):
             yield Answer(protocol, number, each, found.mask, found.predicted_iou)
@@ -210,7 +216,7 @@ def _by_points(
         first=[targets[n].prompts.points[0] for n in numbers],
         choose=lambda target, predicted: error_point(predicted, target.truth, by=target.by),
     )
-    for count, step in zip(range(1, max(counts.values()) + 1), steps, strict=False):
+    for count, step in zip(range(1, most + 1), steps, strict=False):
         for protocol in (p for p, of in counts.items() if of == count):
             for number, (asked, found) in zip(numbers, step, strict=True):
                 if number in chained[protocol]:

@@ -29,8 +29,8 @@ def page(evaluation: Evaluation, summary: Summary, *, results: Mapping[str, Any]
         _overview(summary, models, results),
         _clicks(summary, models),
         _overall(summary, results),
-        *(_groups(summary, by, models) for by in GROUPS),
         _differences(summary),
+        *(_groups(summary, by, models) for by in GROUPS),
         *(_worst(name, cases) for name, cases in evaluation.worst.items()),
         _excluded(results),
         _speed(results),
@@ -150,9 +150,9 @@ def _clicks(summary: Summary, models: Sequence[str]) -> str:
     series = [each for each in _series(summary, models) if each.name in overall]
     lines = [(each, overall[each.name].dice_after) for each in series]
     plot = line_plot(lines, title="Dice after k clicks", x_title="clicks")
-    head = ["model", "masks", *(f"NoC@{t}" for t in ("80", "85", "90"))]
-    head += [f"never {t}" for t in ("80", "85", "90")]
-    head += [f"NoC by Dice @{t}" for t in ("80", "85", "90")]
+    first = next(iter(overall.values()))
+    head = ["model", "masks", *(f"NoC@{t}" for t in first.to_iou)]
+    head += [*(f"never {t}" for t in first.never), *(f"Dice {t}" for t in first.to_dice)]
     rows = [_click_row(escape(clicks.model), clicks) for clicks in overall.values()]
     groups = "".join(
         _folded(
@@ -169,13 +169,12 @@ def _clicks(summary: Summary, models: Sequence[str]) -> str:
         )
         for by in GROUPS
     )
-    most = next(iter(overall.values())).most
     return (
         f"<section><h2>Clicks</h2><h3>Dice after k clicks</h3>{legend(series)}{plot}"
         f"<h3>Clicks needed</h3>{_table(head, rows)}"
         f'<p class="note">NoC@85 is the mean number of clicks to an IoU of 0.85; a mask that never'
-        f" arrives counts as {most}, and <i>never</i> is their share. By Dice the same targets are"
-        f" lower: a Dice of 0.85 is an IoU of 0.74.</p>{groups}</section>"
+        f" arrives counts as {first.most}, and <i>never</i> is their share. <i>Dice 85</i> is the"
+        f" same to a Dice of 0.85, which is less: an IoU of 0.74.</p>{groups}</section>"
     )
 
 
@@ -191,7 +190,10 @@ def _click_row(name: str, clicks: Clicks) -> list[str]:
 
 def _overall(summary: Summary, results: Mapping[str, Any]) -> str:
     sections = []
-    for by, title in (("masks", "Mean over masks"), ("collections", "Mean over collections")):
+    means = [("masks", "Mean over masks"), ("collections", "Mean over collections")]
+    if sum(f.by == "collection" for f in summary.figures) == len(_rows_of(summary, "masks")):
+        means.pop()  # of one collection it is the same
+    for by, title in means:
         rows = [
             [escape(figure.protocol), *_figure_row(figure)]
             for figure in sorted(
@@ -202,6 +204,10 @@ def _overall(summary: Summary, results: Mapping[str, Any]) -> str:
         head = ["protocol", "model", "masks", "subjects", *_measures(results)]
         sections.append(f"<h3>{title}</h3>{_table(head, rows, text=2)}")
     return f"<section><h2>All measures</h2>{''.join(sections)}</section>"
+
+
+def _rows_of(summary: Summary, by: str) -> list[Figure]:
+    return [figure for figure in summary.figures if figure.by == by]
 
 
 def _figure_row(figure: Figure) -> list[str]:
@@ -234,11 +240,13 @@ def _groups(summary: Summary, by: str, models: Sequence[str]) -> str:
             any_ = next(figure for figure in here if figure)
             shown = [_shaded(f.measures["dice"]) if f else "<td></td>" for f in here]
             weight = "" if name in models else ' class="quiet"'
+            first = name == names[0]
             rows.append(
-                f"<tr{weight}><th>{escape(group)}</th><td class='text'>{escape(name)}</td>"
-                f"<td>{any_.masks}</td><td>{any_.subjects}</td>{''.join(shown)}</tr>"
+                f"<tr{weight}><th>{escape(group) if first else ''}</th>"
+                f'<td class="text">{escape(name)}</td><td>{any_.masks if first else ""}</td>'
+                f"<td>{any_.subjects if first else ''}</td>{''.join(shown)}</tr>"
             )
-    head = "".join(f"<th>{escape(h)}</th>" for h in (by, "model", "masks", "subjects", *protocols))
+    head = _head([by, "model", "masks", "subjects", *protocols], text=2)
     matrix = _framed(head, "".join(rows))
     everything = _table(
         [by, "protocol", "model", "masks", "subjects", *_TITLES.values()],
@@ -299,7 +307,7 @@ def _excluded(results: Mapping[str, Any]) -> str:
     if not results["excluded"]:
         return ""
     rows = [
-        [escape(each["mask"]), escape(each["error"]), escape(each["reason"])]
+        [f"<span class=long>{escape(each[key])}</span>" for key in ("mask", "error", "reason")]
         for each in results["excluded"]
     ]
     return (
@@ -370,7 +378,6 @@ def _meaning(results: Mapping[str, Any]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1) -> str:
     """Cells are HTML; the first ``text`` columns are words, the others numbers."""
-    cells = "".join(f"<th>{escape(title)}</th>" for title in head)
     body = "".join(
         "<tr>"
         + "".join(
@@ -380,7 +387,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1)
         + "</tr>"
         for row in rows
     )
-    return _framed(cells, body)
+    return _framed(_head(head, text=text), body)
+
+
+def _head(titles: Sequence[str], *, text: int) -> str:
+    return "".join(
+        f'<th class="text">{escape(title)}</th>' if number < text else f"<th>{escape(title)}</th>"
+        for number, title in enumerate(titles)
+    )
 
 
 def _framed(head: str, body: str) -> str:
@@ -437,8 +451,9 @@ small { color:var(--quiet); font-size:.82em; font-variant-numeric:tabular-nums; 
 th, td { padding:5px 10px; text-align:right; border-bottom:1px solid var(--line);
   font-variant-numeric:tabular-nums } thead th { color:var(--quiet); font-weight:600;
   vertical-align:bottom; white-space:nowrap }
-tbody th, .text, thead th:first-child { text-align:left; font-weight:400 }
-td.text { overflow-wrap:anywhere } tbody tr:last-child > * { border-bottom:0 }
+tbody th, .text { text-align:left; white-space:nowrap } tbody th { font-weight:600 }
+.long { white-space:normal; overflow-wrap:anywhere } tbody tr:last-child > * { border-bottom:0 }
+td small { display:block }
 .shaded { background:rgba(var(--shade), calc(var(--full) * .22)) }
 .quiet { color:var(--quiet) } .quiet .shaded { background:none }
 .note { color:var(--quiet); font-size:13px; margin:10px 0 0; max-width:76ch }

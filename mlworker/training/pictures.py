@@ -59,7 +59,7 @@ def read_image(path: Path) -> Rgb:
 
 def read_mask(path: Path, *, image: Rgb) -> Mask:
     """(rows, columns) bool: what is not zero; raises EmptyMask and SizeMismatch."""
-    stored = _stored(path)
+    stored = _stored(path, grey=True)
     mask = stored.any(axis=2) if stored.ndim == 3 else stored != 0
     if mask.shape != image.shape[:2]:
         sizes = [" x ".join(map(str, size[::-1])) for size in (mask.shape, image.shape[:2])]
@@ -69,11 +69,15 @@ def read_mask(path: Path, *, image: Rgb) -> Mask:
     return np.asarray(mask)
 
 
-def _stored(path: Path) -> Array:
+def _stored(path: Path, *, grey: bool = False) -> Array:
     if not path.is_file():
         raise FileMissing(f"{path} is not there")
     try:
-        stored = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _decoded(path)
+        stored = (
+            np.load(path, allow_pickle=False)
+            if path.suffix == ".npy"
+            else _decoded(path, grey=grey)
+        )
     except (
         OSError,
         ValueError,
@@ -89,11 +93,13 @@ def _stored(path: Path) -> Array:
     return np.asarray(stored)
 
 
-def _decoded(path: Path) -> Array:
+def _decoded(path: Path, *, grey: bool) -> Array:
     with warnings.catch_warnings():
         # Above 90 megapixels a warning, which large slides deserve; above 180 an error.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as picture:
             if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # RGB would cut these off
+                return np.asarray(picture)
+            if grey and picture.mode in ("1", "L"):  # most masks, and a third of the memory
                 return np.asarray(picture)
             return np.asarray(picture.convert("RGB"))

@@ -59,11 +59,11 @@ def dot_plot(series: Sequence[Series], categories: Sequence[str], *, title: str)
 
 def line_plot(series: Sequence[tuple[Series, Sequence[Mean]]], *, title: str, x_title: str) -> str:
     """A line with its interval as a band, for each series, over 1, 2, …; y from 0 to 1."""
-    height, bottom, top = 300, 258, 14
+    height, bottom, top, left = 300, 258, 14, 44
     most = max(len(means) for _, means in series)
 
     def at(step: int) -> float:
-        return _LEFT - 60 + (step - 1) / max(most - 1, 1) * (_WIDTH - _LEFT - 130)
+        return left + (step - 1) / max(most - 1, 1) * (_WIDTH - left - _RIGHT)
 
     def up(value: float) -> float:
         return bottom - value * (bottom - top)

@@ -13,6 +13,7 @@ from mlworker.contract.messages import Box
 from mlworker.inference.geometry import Rgb
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating]
 
 # Of GrabCut, chosen for the best Dice on the published demo's masks.
 _CORE: Final = 0.5  # of the box's size: foreground for sure
@@ -24,8 +25,7 @@ _SIDE: Final = 256  # px to which a larger part is reduced: it would take second
 
 def box_itself(rgb: Rgb, box: Box) -> Mask:
     """All pixels whose centres lie in the box."""
-    x, y = _centres(rgb)
-    return (x >= box.x0) & (x < box.x1) & (y >= box.y0) & (y < box.y1)
+    return _within(rgb, box, lambda x, y: (abs(x) < 1) & (abs(y) < 1))
 
 
 def inscribed_ellipse(rgb: Rgb, box: Box, *, share: float = 1.0) -> Mask:
@@ -33,10 +33,7 @@ def inscribed_ellipse(rgb: Rgb, box: Box, *, share: float = 1.0) -> Mask:
 
     A hard rival: organs and lesions are round.
     """
-    x, y = _centres(rgb)
-    u = (x - (box.x0 + box.x1) / 2) / ((box.x1 - box.x0) / 2 * share)
-    v = (y - (box.y0 + box.y1) / 2) / ((box.y1 - box.y0) / 2 * share)
-    return np.asarray(u**2 + v**2 <= 1)
+    return _within(rgb, box, lambda x, y: x**2 + y**2 <= share**2)
 
 
 def grabcut(rgb: Rgb, box: Box) -> Mask:
@@ -82,7 +79,13 @@ RIVALS: Final[Mapping[str, Callable[[Rgb, Box], Mask]]] = {
 }
 
 
-def _centres(rgb: Rgb) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
-    """x (1, columns) and y (rows, 1) of the pixels' centres."""
+def _within(rgb: Rgb, box: Box, shape: Callable[[Floats, Floats], Mask]) -> Mask:
+    """A shape of x (1, n) and y (n, 1) that run from -1 to 1 in the box, at pixels' centres."""
     height, width = rgb.shape[:2]
-    return np.arange(width)[None] + 0.5, np.arange(height)[:, None] + 0.5
+    left, right = int(max(0, box.x0)), int(min(width, np.ceil(box.x1)))
+    top, bottom = int(max(0, box.y0)), int(min(height, np.ceil(box.y1)))
+    x = (np.arange(left, right) + 0.5 - (box.x0 + box.x1) / 2) / ((box.x1 - box.x0) / 2)
+    y = (np.arange(top, bottom) + 0.5 - (box.y0 + box.y1) / 2) / ((box.y1 - box.y0) / 2)
+    mask = np.zeros((height, width), bool)
+    mask[top:bottom, left:right] = shape(x[None], y[:, None])
+    return mask
