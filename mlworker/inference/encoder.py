@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlworker.inference.geometry import PUBLISHED, Frame, Rgb
-from mlworker.model.product import pack
+from mlworker.model.product import has_onednn, pack
 
 Embedding = npt.NDArray[np.float16]  # (256, 16, 16)
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -64,6 +64,4 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
 
 def computes_bfloat16() -> bool:
     """Whether packed products may be bfloat16 on this machine's CPU."""
-    return torch.backends.mkldnn.is_available() and bool(
-        torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    return has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -50,7 +50,8 @@ class Halving(Product, nn.Conv2d):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, rows, columns, dim) -> (B, rows / 2, columns / 2, dim), rounded up."""
-        x = functional.pad(x, (0, 0, 1, 1, 1, 1))
+        # Rounded first: each token is copied into up to nine patches.
+        x = functional.pad(self.rounded(x), (0, 0, 1, 1, 1, 1))
         patches = x.unfold(1, 3, 2).unfold(2, 3, 2)  # (B, rows / 2, columns / 2, dim, 3, 3)
         if self.is_packed:
             patches = patches.permute(0, 1, 2, 4, 5, 3)

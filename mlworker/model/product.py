@@ -42,21 +42,23 @@ class Product(nn.Module):
 
     def multiply(self, x: Tensor, *, then: Then = "none") -> Tensor:
         """(..., inputs) -> (..., outputs), in the precision that was packed for."""
-        if self._packed is None:
-            return cast(Tensor, _FOLLOWS[then](functional.linear(x, self.matrix(), self.bias)))
-        x = x.to(self._packed.dtype)
-        if not self._packed.is_mkldnn:
-            return cast(Tensor, _FOLLOWS[then](functional.linear(x, self._packed, self.bias)))
-        packed: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._packed, self.bias, then, [], "none"
-        )
-        return packed
+        if self._packed is not None and self._packed.is_mkldnn:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(
+                self.rounded(x), self._packed, self.bias, then, [], "none"
+            )
+            return product
+        matrix = self.matrix() if self._packed is None else self._packed
+        return cast(Tensor, _FOLLOWS[then](functional.linear(self.rounded(x), matrix, self.bias)))
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """What is multiplied, in the precision that was packed for."""
+        return x if self._packed is None else x.to(self._packed.dtype)
 
     def pack(self, dtype: torch.dtype) -> None:
         """Keep the packed weights instead of the published ones: for inference only."""
         with torch.no_grad():
             matrix = self.matrix_to_pack().to(dtype).contiguous()
-            if matrix.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            if matrix.device.type == "cpu" and has_onednn():
                 matrix = torch.ops.mkldnn._reorder_linear_weight(matrix)
             self._packed = matrix
             if self.bias is not None:
@@ -77,3 +79,8 @@ def pack(module: nn.Module, *, dtype: torch.dtype) -> None:
     for each in module.modules():
         if isinstance(each, Product):
             each.pack(dtype)
+
+
+def has_onednn() -> bool:
+    """Whether torch was built with oneDNN."""
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
