@@ -56,11 +56,11 @@ class Recipe(BaseModel):
     seed: int = 0
     images: int = 8  # per step; more masks of an image are cheaper than more images
     masks: int = 4  # per image; half are asked for by a box, half by points
-    outline_steps: int = 200
+    outline_steps: int = 900
     outline_rows: int = 32
     steps: int = 20_000  # at the high learning rate
     fall_steps: int = 1_000  # in which it falls to nothing
-    learning_rate: float = 8e-4
+    learning_rate: float = 7e-4
     warm_up: int = 200
     weight_decay: float = 0.05
     largest_gradient: float = 1.0
@@ -133,7 +133,9 @@ class Run:
         rows = self.recipe.outline_rows // self.processes
         masks = np.stack([_any_outline(self.by) for _ in range(rows)])
         place = cast(Tensor, self.model.image_encoder.place)
-        loss = self._ask(place, np.zeros(rows, np.intp), masks, corrected=False)
+        loss = self._ask(
+            place, np.zeros(rows, np.intp), masks, corrected=self.progress.outline_step % 3 == 0
+        )
         return self._descend(loss, rate=min(1.0, self.progress.outline_step / 100))
 
     def step(self, scenes: list[Scene], *, falling: bool) -> float:
