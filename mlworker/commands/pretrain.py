@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from mlworker.model.checkpoint import Metadata, pack
+from mlworker.model.checkpoint import Metadata, code_version, digest_of_file, pack
 from mlworker.training.pretrain import Recipe, Run, train
 from mlworker.training.samples import read_image2label
 
@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     torch.set_flush_denormal(True)
     text = arguments.recipe.read_text() if arguments.recipe else "{}"
     recipe = Recipe.model_validate_json(text)
-    samples = read_image2label(arguments.data / "image2label_train.json", root=arguments.data)
+    listed = arguments.data / "image2label_train.json"
+    samples = read_image2label(listed, root=arguments.data)
     training = Run(recipe, samples, without=arguments.without)
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = arguments.out / "last.state"
@@ -48,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
         if training.rank != 0:
             return
         _write(state, lambda path: torch.save(training.state(), path))
-        half = {key: value.half() for key, value in training.average.state_dict().items()}
         metadata = Metadata(
             variant=recipe.variant,
             image_size=256,
@@ -56,11 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
             preparation=2,
             trained=True,
             origin=f"from scratch, {training.progress.step} steps, seed {recipe.seed}",
+            training_data=digest_of_file(listed),
+            code_version=code_version(),
         )
-        _write(
-            arguments.out / "average.safetensors",
-            lambda path: path.write_bytes(pack(half, metadata)),
-        )
+        data = pack(training.average.state_dict(), metadata, precision=torch.float16)
+        _write(arguments.out / "average.safetensors", lambda path: path.write_bytes(data))
 
     train(
         training,

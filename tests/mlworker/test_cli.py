@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mlworker.cli import main
 from mlworker.contract.artifacts import unpack_array
-from mlworker.model.checkpoint import Checkpoint
+from mlworker.model import sam_med2d
+from mlworker.model.checkpoint import Checkpoint, digest_of_file
 from tests.mlworker import commands, reference
 
 
@@ -60,6 +62,32 @@ def test_an_untrained_checkpoint_can_be_written(tmp_path, capsys):
     assert main(["untrained", "--variant", "vit_t", "--seed", "4", "--to", str(path)]) == 0
 
     assert Checkpoint(path).metadata.origin == "seed 4"
+
+
+def test_a_checkpoint_of_somebody_s_becomes_ours(tmp_path, capsys):
+    theirs, ours = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    state = sam_med2d.build("vit_t").state_dict()
+    torch.save({"model": state}, theirs)
+    options = ["--adapters", "drop", "--half"]
+
+    assert main(["convert", str(theirs), "--to", str(ours), *options]) == 0
+
+    said = capsys.readouterr().out
+    assert said.startswith(f"{ours}: {digest_of_file(ours)}\n")
+    assert "from a SAM of vit_t at 256 px with adapters, adapters dropped" in said
+    assert not Checkpoint(ours).metadata.adapters
+    assert Checkpoint(ours).image_encoder()
+    assert ours.stat().st_size < 0.4 * theirs.stat().st_size
+
+
+def test_a_file_that_cannot_be_converted_leaves_nothing(tmp_path, capsys):
+    theirs, ours = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    theirs.write_text("no weights")
+
+    assert main(["convert", str(theirs), "--to", str(ours)]) == 1
+
+    assert capsys.readouterr().err.startswith("mlworker: the file is no checkpoint")
+    assert not ours.exists()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from mlworker.model.checkpoint import (
     Checkpoint,
     CheckpointError,
     Metadata,
+    OtherModel,
+    code_version,
     digest,
     digest_of_file,
     load_strictly,
@@ -20,6 +22,8 @@ from mlworker.model.checkpoint import (
 )
 
 METADATA = Metadata(variant="vit_t", image_size=256, adapters=True, trained=False, origin="a test")
+
+TENSOR = {"a": torch.zeros(1)}
 
 
 def _written(tmp_path, data):
@@ -104,6 +108,56 @@ def test_weights_that_do_not_fit_are_listed():
     )
 
 
+def test_what_does_not_fit_is_not_listed_without_end():
+    with pytest.raises(OtherModel) as refusal:
+        load_strictly(sam_med2d.build_mask_decoder(), {})
+
+    assert str(refusal.value).count(" is missing") == 10
+    assert str(refusal.value).endswith("; and 110 more like it")
+
+
+def test_weights_may_be_stored_in_half_precision(tmp_path):
+    state = sam_med2d.build("vit_t").state_dict()
+
+    data = pack(state, METADATA, precision=torch.float16)
+
+    assert len(data) < 0.55 * len(pack(state, METADATA))
+    loaded = Checkpoint(_written(tmp_path, data)).mask_decoder().state_dict()
+    assert all(
+        torch.equal(value, state[f"mask_decoder.{key}"].half().float())
+        for key, value in loaded.items()
+    )
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_refused():
+    with pytest.raises(CheckpointError, match="large does not fit float16"):
+        pack({"large": torch.tensor([7e4])}, METADATA, precision=torch.float16)
+
+
+def test_what_a_checkpoint_says_of_itself_comes_back(tmp_path):
+    stated = METADATA.model_copy(
+        update={
+            "preparation": 2,
+            "parent": "a" * 64,
+            "training_data": "b" * 64,
+            "code_version": code_version(),
+            "metrics": {"box dice": 0.875},
+        }
+    )
+
+    assert Checkpoint(_written(tmp_path, pack(TENSOR, stated))).metadata == stated
+
+
+def test_a_checkpoint_of_before_a_field_was_added_is_read(tmp_path):
+    stated = (
+        '{"format":1,"variant":"vit_t","image_size":256,"adapters":true,"preparation":1,'
+        '"trained":false,"origin":"a test"}'
+    )
+    data = safetensors.torch.save(TENSOR, metadata={METADATA_KEY: stated})
+
+    assert Checkpoint(_written(tmp_path, data)).metadata == METADATA
+
+
 @pytest.mark.parametrize("adapters", [True, False])
 def test_adapters_are_as_the_metadata_say(tmp_path, adapters):
     state = sam_med2d.build("vit_t", adapters=not adapters).state_dict()
@@ -112,9 +166,6 @@ def test_adapters_are_as_the_metadata_say(tmp_path, adapters):
 
     with pytest.raises(CheckpointError, match=r"Adapter.* is (missing|not expected)"):
         checkpoint.image_encoder()
-
-
-TENSOR = {"a": torch.zeros(1)}
 
 
 @pytest.mark.parametrize(
