@@ -28,10 +28,10 @@ def page(evaluation: Evaluation, summary: Summary, *, results: Mapping[str, Any]
         _heading(summary, models, results),
         _overview(summary, models, results),
         _clicks(summary, models),
+        *(_worst(name, cases) for name, cases in evaluation.worst.items()),
         _overall(summary, results),
         _differences(summary),
         *(_groups(summary, by, models) for by in GROUPS),
-        *(_worst(name, cases) for name, cases in evaluation.worst.items()),
         _excluded(results),
         _speed(results),
         _meaning(results),
@@ -152,7 +152,7 @@ def _clicks(summary: Summary, models: Sequence[str]) -> str:
     plot = line_plot(lines, title="Dice after k clicks", x_title="clicks")
     first = next(iter(overall.values()))
     head = ["model", "masks", *(f"NoC@{t}" for t in first.to_iou)]
-    head += [*(f"never {t}" for t in first.never), *(f"Dice {t}" for t in first.to_dice)]
+    head += [f"to Dice {t}" for t in first.to_dice]
     rows = [_click_row(escape(clicks.model), clicks) for clicks in overall.values()]
     groups = "".join(
         _folded(
@@ -173,8 +173,8 @@ def _clicks(summary: Summary, models: Sequence[str]) -> str:
         f"<section><h2>Clicks</h2><h3>Dice after k clicks</h3>{legend(series)}{plot}"
         f"<h3>Clicks needed</h3>{_table(head, rows)}"
         f'<p class="note">NoC@85 is the mean number of clicks to an IoU of 0.85; a mask that never'
-        f" arrives counts as {first.most}, and <i>never</i> is their share. <i>Dice 85</i> is the"
-        f" same to a Dice of 0.85, which is less: an IoU of 0.74.</p>{groups}</section>"
+        f" arrives counts as {first.most}, and <i>never</i> is their share. <i>To Dice 85</i> is"
+        f" the same to a Dice of 0.85, which is less: an IoU of 0.74.</p>{groups}</section>"
     )
 
 
@@ -182,8 +182,10 @@ def _click_row(name: str, clicks: Clicks) -> list[str]:
     return [
         name,
         str(clicks.masks),
-        *(_interval(mean, digits=2) for mean in clicks.to_iou.values()),
-        *(f"{share:.0%}" for share in clicks.never.values()),
+        *(
+            f"{_interval(mean, digits=2)}<small>never: {clicks.never[target]:.0%}</small>"
+            for target, mean in clicks.to_iou.items()
+        ),
         *(_interval(mean, digits=2) for mean in clicks.to_dice.values()),
     ]
 
