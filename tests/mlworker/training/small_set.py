@@ -28,7 +28,7 @@ def write_set(folder: Path, *, images: int, name: str = "image2label_train.json"
             cx = by.uniform(22, 30) + (40 if label == "right" else 0)
             disc = (x - cx) ** 2 + (y - by.uniform(30, 60)) ** 2 < by.uniform(10, 16) ** 2
             grey[disc] += 120
-            masks.append(f"masks_{number}_{label}_000.png")
+            masks.append(f"image_{number}_{label}_000.png")
             Image.fromarray(disc.astype(np.uint8) * 255).save(folder / masks[-1])
         Image.fromarray(grey).save(folder / f"image_{number}.png")
         listed[f"image_{number}.png"] = masks
