@@ -44,23 +44,39 @@ export function throwRefusal({ error, response }: { error?: unknown; response: R
   if (!response.ok) throw refusal(response.status, error);
 }
 
-/** Sends files with the progress that fetch cannot tell; resolves when the server has them durably. */
+interface Transfer {
+  onProgress: (share: number) => void;
+  signal: AbortSignal;
+}
+
+/** Sends files; resolves when the server has them durably. */
 export function uploadFiles(
-  projectId: string,
-  files: readonly File[],
-  { onProgress, signal }: { onProgress: (share: number) => void; signal: AbortSignal },
+  projectId: string, files: readonly File[], transfer: Transfer,
 ): Promise<Schemas["UploadOut"]> {
+  const form = new FormData();
+  for (const file of files) form.append("files", file);
+  return send<Schemas["UploadOut"]>(`/api/projects/${projectId}/uploads`, form, transfer);
+}
+
+/** Sends a checkpoint; what the worker makes of it is told by the upload, later. */
+export function uploadModel(file: File, name: string, transfer: Transfer): Promise<Schemas["ModelUploadOut"]> {
+  const form = new FormData();
+  form.append("file", file);
+  form.append("name", name);
+  return send<Schemas["ModelUploadOut"]>("/api/models", form, transfer);
+}
+
+/** With the progress that fetch cannot tell. */
+function send<Answer>(path: string, form: FormData, { onProgress, signal }: Transfer): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const form = new FormData();
-    for (const file of files) form.append("files", file);
     const request = new XMLHttpRequest();
-    request.open("POST", `/api/projects/${projectId}/uploads`);
+    request.open("POST", path);
     const token = csrfToken();
     if (token !== undefined) request.setRequestHeader("X-CSRFToken", token);
     request.responseType = "json";
     request.upload.onprogress = ({ loaded, total }) => onProgress(total > 0 ? loaded / total : 0);
     request.onload = () => {
-      if (request.status === 201) resolve(request.response as Schemas["UploadOut"]);
+      if (request.status === 201) resolve(request.response as Answer);
       else reject(refusal(request.status, request.response));
     };
     request.onerror = () =>

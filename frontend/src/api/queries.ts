@@ -12,6 +12,16 @@ export const queries = {
       queryFn: async () => dataOf(await client.GET("/api/session")),
       staleTime: Infinity,
     }),
+  models: () =>
+    queryOptions({
+      queryKey: ["models"],
+      queryFn: async () => dataOf(await client.GET("/api/models")),
+    }),
+  modelUploads: () =>
+    queryOptions({
+      queryKey: ["model uploads"],
+      queryFn: async () => dataOf(await client.GET("/api/models/uploads")),
+    }),
   projects: () =>
     queryOptions({
       queryKey: ["projects"],

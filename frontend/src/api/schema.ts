@@ -64,6 +64,70 @@ export interface paths {
         patch: operations["delineate_projects_api_change_label"];
         trace?: never;
     };
+    "/api/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Models
+         * @description Every model, the newest first; for administrators.
+         */
+        get: operations["delineate_registry_api_list_models"];
+        put?: never;
+        /**
+         * Post Model
+         * @description Upload a checkpoint; the worker reads it afterwards, see the upload. For administrators.
+         */
+        post: operations["delineate_registry_api_post_model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/default": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put Default Model
+         * @description Let a model answer prompts in every project from now on; for administrators.
+         */
+        put: operations["delineate_registry_api_put_default_model"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Model Uploads
+         * @description The last uploads of checkpoints and what became of them; for administrators.
+         */
+        get: operations["delineate_registry_api_list_model_uploads"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/projects": {
         parameters: {
             query?: never;
@@ -658,6 +722,14 @@ export interface components {
             username: string;
         };
         /**
+         * DefaultModel
+         * @description Which model is to answer.
+         */
+        DefaultModel: {
+            /** Digest */
+            digest: string;
+        };
+        /**
          * DraftAction
          * @description What an operation was, for the journal and the undo list; it applies the same.
          * @enum {string}
@@ -891,6 +963,41 @@ export interface components {
             username: string;
         };
         /**
+         * ModelDetails
+         * @description A model and what its checkpoint says of itself.
+         */
+        ModelDetails: {
+            /** Adapters */
+            adapters: boolean;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Digest */
+            digest: string;
+            /** Image Size */
+            image_size: number;
+            /** Is Default */
+            is_default: boolean;
+            /** Metrics */
+            metrics: {
+                [key: string]: number;
+            };
+            /** Name */
+            name: string;
+            /** Origin */
+            origin: string;
+            /** Parent */
+            parent: string;
+            /** Preparation */
+            preparation: number;
+            /** Trained */
+            trained: boolean;
+            /** Variant */
+            variant: string;
+        };
+        /**
          * ModelOut
          * @description A model; ``trained`` false means random weights, good for trying the page only.
          */
@@ -905,11 +1012,53 @@ export interface components {
             variant: string;
         };
         /**
+         * ModelUploadOut
+         * @description A file on its way to being a model; ``was_known``: it is one that was there before.
+         */
+        ModelUploadOut: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Error Code */
+            error_code: string;
+            /** Error Message */
+            error_message: string;
+            /** Finished At */
+            finished_at: string | null;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Model Id */
+            model_id: string | null;
+            /** Name */
+            name: string;
+            /** Size Bytes */
+            size_bytes: number;
+            state: components["schemas"]["JobState"];
+            /** Was Known */
+            was_known: boolean;
+        };
+        /**
          * Move
          * @description What can be done to a task.
          * @enum {string}
          */
         Move: "begin" | "submit" | "accept" | "return" | "reopen";
+        /**
+         * NewModel
+         * @description What an uploaded model is to be called; as its file without a name.
+         */
+        NewModel: {
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+        };
         /**
          * OperationOut
          * @description An entry of a draft's journal.
@@ -1487,6 +1636,105 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LabelOut"];
+                };
+            };
+        };
+    };
+    delineate_registry_api_list_models: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelDetails"][];
+                };
+            };
+        };
+    };
+    delineate_registry_api_post_model: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /**
+                     * File
+                     * Format: binary
+                     */
+                    file: string;
+                    /**
+                     * Name
+                     * @default
+                     */
+                    name?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelUploadOut"];
+                };
+            };
+        };
+    };
+    delineate_registry_api_put_default_model: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DefaultModel"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelDetails"];
+                };
+            };
+        };
+    };
+    delineate_registry_api_list_model_uploads: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelUploadOut"][];
                 };
             };
         };

@@ -6,6 +6,7 @@ import { lazy, Suspense, type ReactNode } from "react";
 import { BrowserRouter, Navigate, Route, Routes, useLocation } from "react-router";
 import { ApiError, type Schemas } from "../api/client";
 import { queries } from "../api/queries";
+import { ModelsPage } from "../pages/ModelsPage";
 import { NotFoundPage } from "../pages/NotFoundPage";
 import { ProjectPage } from "../pages/ProjectPage";
 import { ProjectsPage } from "../pages/ProjectsPage";
@@ -39,6 +40,7 @@ export function App() {
           <Routes>
             <Route path="/sign-in" element={<SignInPage />} />
             <Route path="/" element={<InShell><ProjectsPage /></InShell>} />
+            <Route path="/models" element={<InShell><ModelsPage /></InShell>} />
             <Route path="/projects/:projectId/:tab?" element={<InShell><ProjectPage /></InShell>} />
             <Route path="/tasks/:taskId" element={<SignedIn>{() => <WorkspacePage />}</SignedIn>} />
             <Route path="*" element={<InShell><NotFoundPage /></InShell>} />

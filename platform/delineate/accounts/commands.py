@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = commands.add_parser("add", help="make an account")
     add.add_argument("username")
     add.add_argument("--name", default="", help="the person's name, shown beside their work")
-    add.add_argument("--superuser", action="store_true", help="may see the installation's state")
+    add.add_argument(
+        "--superuser", action="store_true", help="administers the installation: state and models"
+    )
     _add_password_argument(add)
     password = commands.add_parser("password", help="set an account's password")
     password.add_argument("username")

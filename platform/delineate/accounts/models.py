@@ -10,7 +10,7 @@ from django.utils import timezone
 class User(AbstractUser):
     """A person with an account; what they may do is their membership's role in each project.
 
-    ``is_superuser`` may see the installation's state; it opens no project.
+    ``is_superuser`` administers the installation: its state and its models; it opens no project.
     """
 
     full_name = models.CharField(max_length=150, blank=True)

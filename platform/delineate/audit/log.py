@@ -50,11 +50,31 @@ def password_changed(username: str, *, by: Actor | None) -> None:
     _record(None, "password_changed", by=by, subject=_user(username))
 
 
-def model_added(digest: str, *, by: Actor | None, name: str, variant: str, trained: bool) -> None:
-    """A model can be used from now on."""
-    subject = f"model {digest}"
+def model_uploaded(upload_id: UUID, *, by: Actor | None, name: str, bytes: int) -> None:
+    """A file has arrived that is to become a model."""
     _record(
-        None, "model_added", by=by, subject=subject, name=name, variant=variant, trained=trained
+        None, "model_uploaded", by=by, subject=f"model upload {upload_id}", name=name, bytes=bytes
+    )
+
+
+def model_refused(upload_id: UUID, *, by: Actor | None, name: str, code: str) -> None:
+    """The file did not become one."""
+    _record(None, "model_refused", by=by, subject=f"model upload {upload_id}", name=name, code=code)
+
+
+def model_added(
+    digest: str, *, by: Actor | None, name: str, variant: str, trained: bool, origin: str
+) -> None:
+    """A model can be used from now on."""
+    _record(
+        None,
+        "model_added",
+        by=by,
+        subject=f"model {digest}",
+        name=name,
+        variant=variant,
+        trained=trained,
+        origin=origin,
     )
 
 

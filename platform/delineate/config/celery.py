@@ -32,12 +32,14 @@ app.conf.update(
     task_publish_retry=False,
     beat_schedule={
         "sweep-jobs": {"task": "delineate.sweep_jobs", "schedule": 5.0},
+        "sweep-models": {"task": "delineate.sweep_models", "schedule": 5.0},
         "sweep-exports": {"task": "delineate.sweep_exports", "schedule": 5.0},
         "open-missing-tasks": {"task": "delineate.open_missing_tasks", "schedule": 3.0},
     },
 )
 app.autodiscover_tasks(
-    ["delineate.studies", "delineate.annotation", "delineate.exports"], related_name="tasks"
+    ["delineate.registry", "delineate.studies", "delineate.annotation", "delineate.exports"],
+    related_name="tasks",
 )
 
 

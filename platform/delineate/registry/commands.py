@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
+import time
+from pathlib import Path
+from typing import Final, get_args
+
+from django.core.files import File
 
 from delineate.errors import Invalid, NotFound
+from delineate.jobs import JobState
 from delineate.registry import services
-from delineate.registry.models import ModelVersion
+from delineate.registry.models import ModelUpload, ModelVersion
 from delineate.registry.selectors import all_models
 from mlworker.contract.messages import Variant
+
+ASK_EVERY_S: Final = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What follows `delineate model`."""
     commands = parser.add_subparsers(dest="model_command", required=True, metavar="what")
+    add = commands.add_parser("add", help="a checkpoint of SAM-Med2D, of SAM, or of ours")
+    add.add_argument("file", type=Path)
+    add.add_argument("--name", default="", help="what it is called; as its file without it")
     add = commands.add_parser("add-untrained", help="make a model of random weights, to try with")
     add.add_argument("--variant", choices=get_args(Variant), default="vit_t")
     add.add_argument("--seed", type=int, default=0)
@@ -25,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked; refusals are raised."""
-    if arguments.model_command == "add-untrained":
+    if arguments.model_command == "add":
+        print(_line(_added(arguments.file, name=arguments.name)))
+    elif arguments.model_command == "add-untrained":
         model = services.add_untrained(variant=arguments.variant, seed=arguments.seed)
         print(_line(model))
     elif arguments.model_command == "default":
@@ -34,6 +46,25 @@ def run(arguments: argparse.Namespace) -> int:
         for model in all_models():
             print(_line(model))
     return 0
+
+
+def _added(path: Path, *, name: str) -> ModelVersion:
+    """The model that the file becomes; Invalid with the worker's reason."""
+    if not path.is_file():
+        raise Invalid(f"There is no file {path}.", code="no_such_path")
+    with path.open("rb") as file:
+        upload = services.receive_checkpoint(File(file, name=path.name), name=name)
+    upload = _followed(upload)
+    if upload.model is None:
+        raise Invalid(upload.error_message, code=upload.error_code)
+    return upload.model
+
+
+def _followed(upload: ModelUpload) -> ModelUpload:
+    while upload.state not in (JobState.DONE, JobState.FAILED):
+        time.sleep(ASK_EVERY_S)
+        upload.refresh_from_db()
+    return upload
 
 
 def _whole_digest(beginning: str) -> str:

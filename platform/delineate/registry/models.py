@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
+
+from delineate.jobs import Job
+from mlworker.contract.artifacts import upload_key
 
 
 class ModelVersion(models.Model):
@@ -16,6 +22,12 @@ class ModelVersion(models.Model):
     adapters = models.BooleanField()
     # False: random weights from a seed; pages say so wherever its masks are offered.
     trained = models.BooleanField()
+    # What the checkpoint says of itself: how its slices are prepared, where its weights come from,
+    # the file it was made from, and how well it did.
+    preparation = models.PositiveSmallIntegerField(default=1)
+    origin = models.TextField(blank=True)
+    parent = models.CharField(max_length=64, blank=True)
+    metrics = models.JSONField(default=dict)
     is_default = models.BooleanField(default=False)
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -31,3 +43,35 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.digest[:8]})"
+
+
+class ModelUpload(Job):
+    """A file that an administrator wants as a model; the worker reads it, and then it is gone."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    # None: whoever administers the machine.
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="model_uploads"
+    )
+    name = models.CharField(max_length=120)
+    size_bytes = models.PositiveBigIntegerField()
+    # What it became, once it is done.
+    model = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, null=True, related_name="uploads"
+    )
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"upload of {self.name}"
+
+    @property
+    def file_key(self) -> str:
+        """Object key of the file, as long as the job goes on."""
+        return upload_key(str(self.id))
+
+    @property
+    def was_known(self) -> bool:
+        """Whether the file became a model that was there before it."""
+        return self.model is not None and self.model.created_at < self.created_at

@@ -6,7 +6,7 @@ from django.db.models import QuerySet
 
 from delineate.errors import Conflict
 from delineate.projects.models import Project
-from delineate.registry.models import ModelVersion
+from delineate.registry.models import ModelUpload, ModelVersion
 
 
 def active_model(project: Project) -> ModelVersion:
@@ -17,7 +17,7 @@ def active_model(project: Project) -> ModelVersion:
     model = ModelVersion.objects.filter(is_default=True).first()
     if model is None:
         raise Conflict(
-            "There is no model yet: an administrator adds one with `delineate model`.",
+            "There is no model yet: an administrator adds one.",
             code="no_model",
         )
     return model
@@ -32,3 +32,8 @@ def active_digest(project: Project) -> str | None:
 def all_models() -> QuerySet[ModelVersion]:
     """Every model, the newest first."""
     return ModelVersion.objects.all()
+
+
+def model_uploads() -> QuerySet[ModelUpload]:
+    """What has been uploaded to be a model, the newest first."""
+    return ModelUpload.objects.select_related("model")

@@ -1,40 +1,76 @@
-"""The only writers of models: adding them, and saying which one answers."""
+"""Acts on models: adding them, and saying which one answers."""
 
 from __future__ import annotations
 
+import logging
+import uuid
+from functools import partial
+from pathlib import PurePath
 from typing import Final
 
-from django.db import connection, transaction
+from django.core.files import File
+from django.db import transaction
+from kombu.exceptions import OperationalError
 
-from delineate import live, worker
+from delineate import storage
 from delineate.accounts.models import User
 from delineate.audit import log as audit
-from delineate.errors import NotFound, Unavailable
-from delineate.projects.models import Project
-from delineate.registry.models import ModelVersion
-from mlworker.contract.messages import (
-    AddCheckpoint,
-    CheckpointAdded,
-    Failed,
-    FromPackage,
-    FromSeed,
-    Reply,
-    Variant,
-)
+from delineate.errors import Invalid, NotFound
+from delineate.registry import jobs
+from delineate.registry.models import ModelUpload, ModelVersion
+from delineate.registry.permissions import require_administrator
+from delineate.registry.tasks import add_model_task
+from mlworker.contract.messages import FromPackage, FromSeed, Variant
 
-# Making ViT-B's weights takes seconds; the worker may have to start first, and load torch.
-ADDING_TAKES_AT_MOST_S: Final = 120.0
+logger = logging.getLogger(__name__)
+
+# The largest known, SAM's ViT-H and SAM-Med2D with its optimizer, are 2.4 GiB.
+MAX_CHECKPOINT_BYTES: Final = 3 * 1024**3
+CHUNK_BYTES: Final = 1024 * 1024
+NAME_AT_MOST: Final = 120
+
+
+class CheckpointTooLarge(Invalid):
+    """More bytes than any checkpoint has that can be used here."""
+
+    status = 413
+    code = "too_large"
+
+
+def receive_checkpoint(file: File[bytes], *, name: str = "", by: User | None = None) -> ModelUpload:
+    """Keep a file durably and owe the model that it becomes; it is called as the file without
+    ``name``.
+
+    Raises NotAllowed, Invalid ``no_file``, CheckpointTooLarge. What is in the file is judged later,
+    see the upload's state.
+    """
+    require_administrator(by)
+    _refuse_by_size(file.size)
+    called = name.strip() or PurePath(file.name or "").stem or "Model"
+    upload = ModelUpload(by=by, name=called[:NAME_AT_MOST], size_bytes=file.size)
+    try:
+        # Before the row: what is acknowledged must be there.
+        storage.put_chunks(upload.file_key, iter(file.chunks(CHUNK_BYTES)))
+        with transaction.atomic():
+            upload.save(force_insert=True)
+            audit.model_uploaded(upload.id, by=by, name=upload.name, bytes=upload.size_bytes)
+            transaction.on_commit(partial(_hurry, upload.id))
+    except BaseException:
+        storage.delete(upload.file_key)
+        raise
+    return upload
 
 
 def add_shipped(*, by: User | None = None) -> ModelVersion | None:
     """The trained model that comes with the worker; None when none does.
 
-    Waits for the worker, up to ADDING_TAKES_AT_MOST_S; raises Unavailable.
+    Waits for the worker; raises Unavailable.
     """
-    reply = _added(FromPackage())
-    if isinstance(reply, Failed) and reply.code == "checkpoint_missing":
+    try:
+        added = jobs.make(FromPackage())
+    except NotFound:
         return None
-    return _known(reply, name="Delineate's default model", by=by)
+    return jobs.register(added, name="Delineate's default model", by=by)
 
 
 def add_untrained(*, variant: Variant, seed: int, by: User | None = None) -> ModelVersion:
@@ -42,69 +78,38 @@ def add_untrained(*, variant: Variant, seed: int, by: User | None = None) -> Mod
 
     Waits and raises as ``add_shipped``.
     """
-    reply = _added(FromSeed(variant=variant, seed=seed))
-    return _known(reply, name=f"Untrained {variant}, seed {seed}", by=by)
-
-
-def _added(source: FromSeed | FromPackage) -> Reply:
-    return worker.call_blocking(AddCheckpoint, timeout_s=ADDING_TAKES_AT_MOST_S, source=source)
-
-
-def _known(reply: Reply, *, name: str, by: User | None) -> ModelVersion:
-    if isinstance(reply, Failed):
-        raise Unavailable(f"The worker could not make the model: {reply.message}", code=reply.code)
-    assert isinstance(reply, CheckpointAdded), reply
-    return register(reply, name=name, by=by)
-
-
-def register(added: CheckpointAdded, *, name: str, by: User | None = None) -> ModelVersion:
-    """Know a checkpoint that lies in the store; the first model becomes the default at once."""
-    with transaction.atomic():
-        _lock()
-        known = ModelVersion.objects.filter(digest=added.digest).first()
-        if known is not None:
-            return known
-        model = ModelVersion.objects.create(
-            digest=added.digest,
-            name=name,
-            variant=added.variant,
-            image_size=added.image_size,
-            adapters=added.adapters,
-            trained=added.trained,
-        )
-        audit.model_added(
-            model.digest, by=by, name=name, variant=model.variant, trained=model.trained
-        )
-        if not ModelVersion.objects.filter(is_default=True).exists():
-            _make_default(model, by=by)
-    return model
+    added = jobs.make(FromSeed(variant=variant, seed=seed))
+    return jobs.register(added, name=f"Untrained {variant}, seed {seed}", by=by)
 
 
 def make_default(digest: str, *, by: User | None = None) -> ModelVersion:
-    """Let a model answer prompts in every project from now on; NotFound ``unknown_model``."""
+    """Let a model answer prompts in every project from now on.
+
+    Raises NotAllowed, NotFound ``unknown_model``.
+    """
+    require_administrator(by)
     with transaction.atomic():
-        _lock()
+        jobs.lock_models()
         model = ModelVersion.objects.filter(digest=digest).first()
         if model is None:
             raise NotFound(f"There is no model {digest}.", code="unknown_model")
         if not model.is_default:
-            _make_default(model, by=by)
+            jobs.let_answer(model, by=by)
     return model
 
 
-def _make_default(model: ModelVersion, *, by: User | None) -> None:
-    previous = ModelVersion.objects.filter(is_default=True).first()
-    if previous is not None:
-        previous.is_default = False
-        previous.save(update_fields=["is_default"])
-    model.is_default = True
-    model.save(update_fields=["is_default"])
-    audit.model_made_default(model.digest, by=by, previous=previous.digest if previous else None)
-    for project_id in Project.objects.values_list("id", flat=True):
-        live.tell(project_id, "model", id=model.digest)
+def _refuse_by_size(size_bytes: int) -> None:
+    if size_bytes == 0:
+        raise Invalid("The file is empty.", code="no_file")
+    if size_bytes > MAX_CHECKPOINT_BYTES:
+        raise CheckpointTooLarge(
+            f"The file is larger than {MAX_CHECKPOINT_BYTES // 1024**2} MiB; checkpoints are not.",
+            limit_bytes=MAX_CHECKPOINT_BYTES,
+        )
 
 
-def _lock() -> None:
-    """One writer at a time, until the transaction ends: there is one default, or none."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('models', 0))")
+def _hurry(upload_id: uuid.UUID) -> None:
+    try:
+        add_model_task.delay(str(upload_id))
+    except (OperationalError, OSError) as error:
+        logger.warning("Model upload %s waits for the sweep: %s", upload_id, error)

@@ -12,9 +12,10 @@ from delineate.audit.models import Event
 from delineate.errors import Conflict, Invalid, NotFound
 from delineate.projects.services import create_project
 from delineate.registry import commands
+from delineate.registry.jobs import register
 from delineate.registry.models import ModelVersion
 from delineate.registry.selectors import active_model
-from delineate.registry.services import make_default, register
+from delineate.registry.services import make_default
 from mlworker.contract.messages import CheckpointAdded
 
 pytestmark = pytest.mark.django_db

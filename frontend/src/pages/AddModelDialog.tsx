@@ -1,0 +1,77 @@
+/** A checkpoint from one's disk: the file, its name, the transfer. */
+import { Alert, Button, FileInput, Group, Modal, Progress, Stack, Text, TextInput } from "@mantine/core";
+import { useQueryClient } from "@tanstack/react-query";
+import { useRef, useState, type SyntheticEvent } from "react";
+import { ApiError, uploadModel } from "../api/client";
+import { queries } from "../api/queries";
+import { nameOfFile } from "./modelWords";
+
+export function AddModelDialog({ opened, onClose }: { opened: boolean; onClose: () => void }) {
+  const queryClient = useQueryClient();
+  const [file, setFile] = useState<File | null>(null);
+  const [name, setName] = useState("");
+  const [share, setShare] = useState<number>();
+  const [refusal, setRefusal] = useState<string>();
+  const transfer = useRef<AbortController>(null);
+
+  const choose = (chosen: File | null) => {
+    setFile(chosen);
+    setName(chosen === null ? "" : nameOfFile(chosen.name));
+    setRefusal(undefined);
+  };
+  const close = () => {
+    transfer.current?.abort();
+    choose(null);
+    onClose();
+  };
+  const send = async (chosen: File) => {
+    transfer.current = new AbortController();
+    setRefusal(undefined);
+    setShare(0);
+    try {
+      await uploadModel(chosen, name, { onProgress: setShare, signal: transfer.current.signal });
+      choose(null);
+      onClose();
+    } catch (error) {
+      if (!(error instanceof ApiError && error.code === "cancelled")) {
+        setRefusal(error instanceof Error ? error.message : "Something went wrong; try again.");
+      }
+    } finally {
+      setShare(undefined);
+      void queryClient.invalidateQueries({ queryKey: queries.modelUploads().queryKey });
+    }
+  };
+  const submit = (event: SyntheticEvent) => {
+    event.preventDefault();
+    if (file !== null) void send(file);
+  };
+
+  return (
+    <Modal opened={opened} onClose={close} title="Add a model" closeOnClickOutside={share === undefined}>
+      <form onSubmit={submit}>
+        <Stack>
+          <FileInput
+            label="Checkpoint" placeholder="Choose a file" required value={file} onChange={choose} disabled={share !== undefined}
+            description="SAM-Med2D, the original SAM (ViT-B, L or H), one fine-tuned from them, or one of Delineate's own; up to 3 GB. Only weights are read: a file that carries code is refused."
+            accept=".pth,.pt,.bin,.safetensors"
+          />
+          <TextInput
+            label="Name" maxLength={120} value={name} disabled={share !== undefined}
+            onChange={(event) => setName(event.currentTarget.value)}
+          />
+          {refusal !== undefined && <Alert color="red" title="That did not work">{refusal}</Alert>}
+          {share !== undefined && (
+            <Stack gap={4}>
+              <Text size="sm">{share < 1 ? `Sending… ${(100 * share).toFixed(0)} %` : "Storing…"}</Text>
+              <Progress value={100 * share} animated aria-label="Transfer" />
+            </Stack>
+          )}
+          <Group justify="flex-end">
+            <Button variant="default" onClick={close}>Cancel</Button>
+            <Button type="submit" disabled={file === null} loading={share !== undefined}>Add</Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}
