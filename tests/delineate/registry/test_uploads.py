@@ -74,7 +74,8 @@ def post(browser: Client, data: bytes = WEIGHTS, **fields: str) -> dict[str, Any
     file = SimpleUploadedFile("sam-med2d_b.pth", data)
     answer = browser.post(MODELS, {"file": file, **fields})
     assert answer.status_code == 201, answer.content
-    return answer.json()
+    told: dict[str, Any] = answer.json()
+    return told
 
 
 def acts() -> list[tuple[str, str]]:
