@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from mlworker.contract.messages import Box, Point
+from mlworker.inference import predictor as predicting
 from mlworker.inference.cache import decoding_part
 from mlworker.inference.encoder import Encoding
 from mlworker.inference.geometry import PUBLISHED
-from mlworker.model.checkpoint import Checkpoint
+from mlworker.inference.predictor import Prompt
+from mlworker.model.checkpoint import Checkpoint, untrained
 from tests.mlworker import reference
 
 PUBLISHED_SLICES = ("amos_0004_75", "s0114_111")
@@ -85,6 +87,25 @@ def test_the_candidate_with_the_highest_predicted_iou_is_kept(reference_predicto
     assert torch.equal(kept.low_res_logits, logits[int(ious.argmax())])
 
 
+@pytest.mark.parametrize("a_pass", [2, 64])
+def test_many_objects_get_what_each_gets_alone(a_pass, reference_predictor, portable, monkeypatch):
+    """In the order they were asked in, whatever their forms, also when a pass is not enough."""
+    monkeypatch.setattr(predicting, "PROMPTS_A_PASS", a_pass)
+    _assert_equal_to_one_by_one(reference_predictor, portable)
+
+
+def test_many_objects_get_what_each_gets_alone_where_prompts_are_drawn(portable, tmp_path):
+    path = tmp_path / "hybrid.safetensors"
+    path.write_bytes(untrained("hybrid_t", seed=5))
+    _assert_equal_to_one_by_one(decoding_part(Checkpoint(path)), portable)
+
+
+def test_no_objects_get_nothing(reference_predictor, portable):
+    embedding = torch.from_numpy(portable["b/embedding"][0])
+
+    assert reference_predictor.predict_many(embedding, height=181, width=258, prompts=[]) == []
+
+
 def test_prompts_leave_nothing_behind(reference_predictor, portable):
     """A predictor is shared by all sessions: what one asks must not touch another's answer."""
     embedding = torch.from_numpy(portable["b/embedding"][0])
@@ -137,6 +158,41 @@ def test_the_untrained_demo_model_reacts_to_prompts(small_checkpoint):
 
     assert all(0.02 < mask.mean() < 0.9 for mask in proposals)
     assert all((proposals[0] ^ other).mean() > 0.02 for other in proposals[1:])
+
+
+def _assert_equal_to_one_by_one(predictor, vectors):
+    embedding = torch.from_numpy(vectors["b/embedding"][0])
+    height, width = reference.SIZES["b"]
+    cases = [reference.prompts(vectors, "b", case) for case in reference.CASES]
+    prompts = [
+        Prompt(points=case.points, box=case.box, mask_prompt=case.mask_prompt) for case in cases
+    ]
+    mask_prompt = torch.from_numpy(np.random.default_rng(6).random((64, 64), dtype=np.float32))
+    prompts += [
+        Prompt(box=Box(x0=20, y0=30, x1=90, y1=100)),
+        Prompt(points=(Point(x=200, y=20, positive=False),)),
+        Prompt(box=Box(x0=5, y0=8, x1=250, y1=60)),
+        Prompt(mask_prompt=mask_prompt),
+    ]
+
+    together = predictor.predict_many(embedding, height=height, width=width, prompts=prompts)
+
+    assert len(together) == len(prompts)
+    for prompt, found in zip(prompts, together, strict=True):
+        logits, ious = predictor.candidates(
+            embedding,
+            height=height,
+            width=width,
+            points=prompt.points,
+            box=prompt.box,
+            mask_prompt=prompt.mask_prompt,
+        )
+        best = int(ious.argmax())
+        alone = PUBLISHED.to_slice(logits[best][None], height=height, width=width)[0] > 0
+        assert (found.low_res_logits - logits[best]).abs().max() < 1e-4
+        assert abs(found.predicted_iou - float(ious[best])) < 1e-5
+        assert found.mask.shape == (height, width)
+        assert (found.mask != alone.numpy()).mean() < 1e-4
 
 
 def _assert_equal_to_published(predictor, vectors, *, name, case, multimask):
