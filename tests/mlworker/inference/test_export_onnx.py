@@ -45,7 +45,7 @@ def run(folder, name: str, **inputs):
 
 def test_images_of_any_number_get_the_embeddings_that_are_served(exported) -> None:
     checkpoint, folder = exported
-    encoding = encoding_part(checkpoint)
+    encoding = encoding_part(checkpoint, precision="float32")
     slices = list(np.random.default_rng(2).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8))
     images = torch.stack([encoding.frame.model_input(rgb) for rgb in slices]).numpy()
 
