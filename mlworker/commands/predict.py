@@ -1,4 +1,4 @@
-"""`mlworker predict`: a mask from points or a box."""
+"""`mlworker predict`: a mask from points or a box, or one for each of several boxes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 from mlworker.commands.images import read_rgb
 from mlworker.contract.messages import Box, Point
 from mlworker.inference.cache import decoding_part, encoding_part
+from mlworker.inference.predictor import Prompt
 from mlworker.model.checkpoint import Checkpoint
 
 
@@ -21,33 +22,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--point", type=_numbers(2), action="append", default=[], metavar="X,Y")
     parser.add_argument("--not-point", type=_numbers(2), action="append", default=[], metavar="X,Y")
-    parser.add_argument("--box", type=_numbers(4), metavar="X0,Y0,X1,Y1")
-    parser.add_argument("--to", type=Path, required=True, help="PNG to write")
+    parser.add_argument(
+        "--box",
+        type=_numbers(4),
+        action="append",
+        default=[],
+        metavar="X0,Y0,X1,Y1",
+        help="may be repeated: one object each, then without points",
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        required=True,
+        help="PNG to write, 255 inside; of several boxes one PNG each, because objects may "
+        "overlap: mask.png becomes mask-1.png, mask-2.png, …",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the mask that the prompts give on one image."""
-    if not arguments.point and not arguments.not_point and arguments.box is None:
-        raise ValueError("a point or a box is needed")
+    """Write the masks that the prompts give on one image."""
+    prompts = _prompts(arguments)
     checkpoint = Checkpoint(arguments.checkpoint)
     rgb = read_rgb(arguments.image)
     (embedding,) = encoding_part(checkpoint).encode([rgb])
-    prediction = decoding_part(checkpoint).predict(
-        torch.from_numpy(embedding),
-        height=rgb.shape[0],
-        width=rgb.shape[1],
-        points=tuple(
-            Point(x=x, y=y, positive=positive)
-            for given, positive in ((arguments.point, True), (arguments.not_point, False))
-            for x, y in given
-        ),
-        box=None
-        if arguments.box is None
-        else Box(**dict(zip(("x0", "y0", "x1", "y1"), arguments.box, strict=True))),
+    predictions = decoding_part(checkpoint).predict_many(
+        torch.from_numpy(embedding), height=rgb.shape[0], width=rgb.shape[1], prompts=prompts
     )
-    Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(arguments.to)
-    print(f"{arguments.to}: predicted IoU {prediction.predicted_iou:.3f}")
+    for number, prediction in enumerate(predictions, start=1):
+        path: Path = arguments.to
+        if len(predictions) > 1:
+            path = path.with_stem(f"{path.stem}-{number}")
+        Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
+        print(f"{path}: predicted IoU {prediction.predicted_iou:.3f}")
     return 0
+
+
+def _prompts(arguments: argparse.Namespace) -> list[Prompt]:
+    """One for each object; raises ValueError."""
+    points = tuple(
+        Point(x=x, y=y, positive=positive)
+        for given, positive in ((arguments.point, True), (arguments.not_point, False))
+        for x, y in given
+    )
+    boxes = [Box(x0=x0, y0=y0, x1=x1, y1=y1) for x0, y0, x1, y1 in arguments.box]
+    if not points and not boxes:
+        raise ValueError("a point or a box is needed")
+    if points and len(boxes) > 1:
+        raise ValueError("points are of one object: give them with one box, or several boxes alone")
+    return [Prompt(points=points, box=box) for box in boxes] or [Prompt(points=points)]
 
 
 class _numbers:  # noqa: N801 (an argparse type, named as it reads in its message)

@@ -11,6 +11,8 @@ from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, digest_of_file
 from tests.mlworker import commands, reference
 
+TWO_BOXES = ("--box", "60,40,200,150", "--box", "10,10,90,70")
+
 
 @pytest.fixture
 def images(tmp_path):
@@ -56,6 +58,20 @@ def test_prompts_become_a_mask_of_the_image_s_size(images, small_checkpoint, tmp
     assert set(np.unique(written)) == {0, 255}
 
 
+def test_several_boxes_become_a_mask_each(images, small_checkpoint, tmp_path):
+    files = ["--checkpoint", str(small_checkpoint), "--to", str(tmp_path / "mask.png")]
+    image = str(images / "one.png")
+    assert main(["predict", image, *files, *TWO_BOXES[2:]]) == 0
+
+    assert main(["predict", image, *files, *TWO_BOXES]) == 0
+
+    alone, first, second = (
+        np.asarray(Image.open(tmp_path / name)) for name in ("mask.png", "mask-1.png", "mask-2.png")
+    )
+    assert (alone != second).mean() < 1e-4
+    assert (alone != first).any()
+
+
 def test_an_untrained_checkpoint_can_be_written(tmp_path, capsys):
     path = tmp_path / "model.safetensors"
 
@@ -97,9 +113,21 @@ def test_a_file_that_cannot_be_converted_leaves_nothing(tmp_path, capsys):
         (["embed", "{images}", "--checkpoint", "{images}/none"], "none"),
         (["embed", "{empty}", "--checkpoint", "{model}"], "holds none of .png"),
         (["predict", "{images}/one.png", "--checkpoint", "{model}"], "a point or a box is needed"),
+        (
+            [
+                "predict",
+                "{images}/one.png",
+                "--checkpoint",
+                "{model}",
+                "--point",
+                "1,1",
+                *TWO_BOXES,
+            ],
+            "points are of one object",
+        ),
         (["predict", "{images}/notes.txt", "--checkpoint", "{model}", "--point", "1,1"], "notes"),
     ],
-    ids=["no checkpoint", "no file", "no images", "no prompts", "no image"],
+    ids=["no checkpoint", "no file", "no images", "no prompts", "points of many", "no image"],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(
     images, small_checkpoint, tmp_path, capsys, arguments, sentence
