@@ -75,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, default=TOLERANCE, help="of surface Dice, in px or mm"
     )
     parser.add_argument(
+        "--apart",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="a label whose figures stand apart, such as vessels, which no box describes",
+    )
+    parser.add_argument(
         "--small",
         choices=("stretched", "padded"),
         default="stretched",
@@ -95,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         clicks=arguments.clicks,
         seed=seed,
         tolerance=arguments.tolerance,
+        apart=tuple(arguments.apart),
         small=arguments.small,
     )
     prompts = PromptFile(Path(arguments.prompts), root=root) if from_file else None

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from torch import Tensor
 from mlworker.contract.messages import Box, Point
 from mlworker.inference.encoder import Encoding
 from mlworker.inference.geometry import Rgb
-from mlworker.inference.predictor import Prediction, Predictor
+from mlworker.inference.predictor import Prediction, Prompt
 from mlworker.training.metrics import dice
 from mlworker.training.prompts import Prompts, error_point, worst_point
 
@@ -40,7 +40,17 @@ PROTOCOLS: Final = (*BOXES, *POINTS, CLICKS)
 # and as we serve; or padded, as the published training and evaluation do.
 Small = Literal["stretched", "padded"]
 _PADDING: Final = (124, 116, 104)  # SAM's mean colour, which is zero to the model
-_PIXELS_AT_ONCE: Final = 2**26  # of masks that are decoded together: 256 MB of logits
+_PIXELS_AT_ONCE: Final = 2**27  # of masks that are decoded together
+
+
+class Decoding(Protocol):
+    """What is asked of a Predictor."""
+
+    def predict_many(
+        self, embedding: Tensor, *, height: int, width: int, prompts: Sequence[Prompt]
+    ) -> list[Prediction]:
+        """One prediction for each prompt, in their order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Model:
 
     name: str
     encoding: Encoding
-    predictor: Predictor
+    predictor: Decoding
 
 
 @dataclass(frozen=True)
@@ -62,15 +72,6 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The prompts of one answer, in slice pixels; ``mask_prompt`` (64, 64) probabilities."""
-
-    points: tuple[Point, ...] = ()
-    box: Box | None = None
-    mask_prompt: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Answer:
     """To a protocol, for one target (by number): the last prediction, and what it was asked with.
 
@@ -79,7 +80,7 @@ class Answer:
 
     protocol: str
     target: int
-    asked: Asked
+    asked: Prompt
     predicted: Mask
     predicted_iou: float | None  # of a model
     dice_after: tuple[float, ...] = ()
@@ -134,31 +135,32 @@ class Session:
         self.speed.images += 1
         self.speed.encode_s += time.perf_counter() - began
 
-    def ask(self, asked: Sequence[Asked]) -> list[Prediction]:
+    def ask(self, asked: Sequence[Prompt]) -> list[Prediction]:
         """One prediction for each, in as few passes as memory allows."""
         began = time.perf_counter()
         most = max(1, _PIXELS_AT_ONCE // (self._seen_height * self._seen_width))
         found = [
             self._in_slice(prediction)
             for start in range(0, len(asked), most)
-            for prediction in self._decode(asked[start : start + most])
+            for prediction in self.model.predictor.predict_many(
+                self._embedding,
+                height=self._seen_height,
+                width=self._seen_width,
+                prompts=[self._moved(prompt) for prompt in asked[start : start + most]],
+            )
         ]
         self.speed.prompts += len(asked)
         self.speed.decode_s += time.perf_counter() - began
         return found
 
-    def _decode(self, asked: Sequence[Asked]) -> list[Prediction]:
-        return [
-            self.model.predictor.predict(
-                self._embedding,
-                height=self._seen_height,
-                width=self._seen_width,
-                points=tuple(self._moved_point(point) for point in each.points),
-                box=None if each.box is None else self._moved_box(each.box),
-                mask_prompt=each.mask_prompt,
-            )
-            for each in asked
-        ]
+    def _moved(self, prompt: Prompt) -> Prompt:
+        if not (self._left or self._top):
+            return prompt
+        return replace(
+            prompt,
+            points=tuple(self._moved_point(point) for point in prompt.points),
+            box=None if prompt.box is None else self._moved_box(prompt.box),
+        )
 
     def _moved_point(self, point: Point) -> Point:
         return Point(x=point.x + self._left, y=point.y + self._top, positive=point.positive)
@@ -175,7 +177,7 @@ class Session:
 
 
 def _by_box(session: Session, targets: Sequence[Target], protocol: str) -> Iterator[Answer]:
-    asked = [Asked(box=box) for box in box_prompts(targets, protocol=protocol)]
+    asked = [Prompt(box=box) for box in box_prompts(targets, protocol=protocol)]
     for number, (each, found) in enumerate(zip(asked, session.ask(asked), strict=True)):
         yield Answer(protocol, number, each, found.mask, found.predicted_iou)
 
@@ -203,7 +205,7 @@ def _by_points(
             # One point is also how a chain begins.
             if len(target.prompts.points) >= (most if count == 1 else count)
         ]
-        at_once = [Asked(points=targets[n].prompts.points[:count]) for n in given]
+        at_once = [Prompt(points=targets[n].prompts.points[:count]) for n in given]
         for number, each, found in zip(given, at_once, session.ask(at_once), strict=True):
             yield Answer(protocol, number, each, found.mask, found.predicted_iou)
         chained[protocol] = [n for n in range(len(targets)) if n not in given]
@@ -233,7 +235,7 @@ def _by_clicks(session: Session, targets: Sequence[Target], clicks: int) -> Iter
         choose=lambda target, predicted: worst_point(predicted, target.truth),
     )
     after: list[list[float]] = [[] for _ in targets]
-    last: list[tuple[Asked, Prediction]] = []
+    last: list[tuple[Prompt, Prediction]] = []
     for _, step in zip(range(clicks), steps, strict=False):
         last = step
         for number, (_, found) in enumerate(step):
@@ -248,9 +250,9 @@ def _chain(
     *,
     first: Sequence[Point],
     choose: Callable[[Target, Mask], Point | None],
-) -> Iterator[list[tuple[Asked, Prediction]]]:
+) -> Iterator[list[tuple[Prompt, Prediction]]]:
     """One more point at a time, for ever; who has nothing wrong any more keeps the answer."""
-    asked = [Asked(points=(point,)) for point in first]
+    asked = [Prompt(points=(point,)) for point in first]
     found = session.ask(asked)
     while True:
         yield list(zip(asked, found, strict=True))
@@ -260,7 +262,7 @@ def _chain(
             if point is None:
                 continue
             again.append(number)
-            asked[number] = Asked(
+            asked[number] = Prompt(
                 points=(*asked[number].points, point),
                 mask_prompt=torch.sigmoid(found[number].low_res_logits),
             )

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlworker.inference.geometry import Rgb
+from mlworker.inference.predictor import Prompt
 from mlworker.training.asking import (
     BOXES,
     PROTOCOLS,
     Answer,
-    Asked,
     Model,
     Session,
     Small,
@@ -62,6 +62,7 @@ class Plan:
     clicks: int = MOST_CLICKS
     seed: int = 0  # of what is sampled
     tolerance: float = TOLERANCE  # of surface Dice
+    apart: tuple[str, ...] = ()  # labels that count for themselves alone, such as vessels
     small: Small = "stretched"
 
     def __post_init__(self) -> None:
@@ -104,7 +105,7 @@ class Case:
 
     row: Row
     sample: Sample
-    asked: Asked
+    asked: Prompt
     shape: tuple[int, int]
     bits: npt.NDArray[np.uint8]  # of the answer, packed row by row
 
@@ -261,7 +262,7 @@ def _rivalled(rival: str, scene: _Scene, *, plan: Plan) -> Iterator[tuple[_Item,
     for protocol in (p for p in plan.protocols if p in BOXES):
         for number, box in enumerate(box_prompts(targets, protocol=protocol)):
             mask = RIVALS[rival](scene.rgb, box)
-            yield scene.items[number], Answer(protocol, number, Asked(box=box), mask, None)
+            yield scene.items[number], Answer(protocol, number, Prompt(box=box), mask, None)
 
 
 def _row(
@@ -298,12 +299,16 @@ def _row(
 
 
 class _Worst:
-    """The worst answers to one protocol; the others are dropped as they come."""
+    """The worst answers to one protocol; the others are dropped as they come.
+
+    Of one label at most a quarter, as long as there are others: one hard label would be all.
+    """
 
     def __init__(self, most: int, *, protocol: str) -> None:
         self._most = most
         self._protocol = protocol
-        self._heap: list[tuple[float, int, Case]] = []  # the best of the worst on top
+        # By label; the best of the worst on top.
+        self._heaps: dict[str, list[tuple[float, int, Case]]] = {}
         self._offered = 0
 
     def offer(self, row: Row, sample: Sample, answer: Answer) -> None:
@@ -311,14 +316,23 @@ class _Worst:
             return
         self._offered += 1
         key = -row.scores.dice
-        if len(self._heap) == self._most and key <= self._heap[0][0]:
+        heap = self._heaps.setdefault(row.label, [])
+        if len(heap) == self._most and key <= heap[0][0]:
             return
-        bits = np.packbits(answer.predicted)
         rows, columns = answer.predicted.shape
+        bits = np.packbits(answer.predicted)
         case = Case(row, sample, answer.asked, (rows, columns), bits)
-        heapq.heappush(self._heap, (key, -self._offered, case))
-        if len(self._heap) > self._most:
-            heapq.heappop(self._heap)
+        heapq.heappush(heap, (key, -self._offered, case))
+        if len(heap) > self._most:
+            heapq.heappop(heap)
 
     def cases(self) -> list[Case]:
-        return [case for _, _, case in sorted(self._heap, key=lambda kept: kept[:2], reverse=True)]
+        share = max(1, self._most // 4)
+        first, rest = [], []
+        for heap in self._heaps.values():
+            own = sorted(heap, key=lambda kept: kept[:2], reverse=True)
+            first += own[:share]
+            rest += own[share:]
+        by_dice = [sorted(kept, key=lambda k: k[:2], reverse=True) for kept in (first, rest)]
+        chosen = (by_dice[0] + by_dice[1])[: self._most]
+        return [case for _, _, case in sorted(chosen, key=lambda k: k[:2], reverse=True)]

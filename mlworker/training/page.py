@@ -13,7 +13,7 @@ from mlworker.training.metrics import TOLERANCE
 from mlworker.training.pictured import picture
 from mlworker.training.plots import Series, Shape, dot_plot, legend, line_plot
 from mlworker.training.rivals import RIVALS
-from mlworker.training.summary import GROUPS, Clicks, Figure, Mean, Summary
+from mlworker.training.summary import GROUPS, LEAST_MASKS, Clicks, Figure, Mean, Summary
 
 _MODEL_COLOURS: Final = ("s0", "s1", "s2", "s3")
 _RIVAL_SHAPES: Final[tuple[Shape, ...]] = ("square", "triangle", "ring")
@@ -53,6 +53,8 @@ def _heading(summary: Summary, models: Sequence[str], results: Mapping[str, Any]
         f"from {results['pairs']}",
         f"prompts {results['prompts']}",
     ]
+    if results["plan"]["apart"]:
+        facts.append(f"{', '.join(results['plan']['apart'])} apart: in the figures by label only")
     warning = ""
     if results["excluded"]:
         left = _count(len(results["excluded"]), "mask")
@@ -370,6 +372,10 @@ def _meaning(results: Mapping[str, Any]) -> str:
         (
             "intervals",
             "95 %, by bootstrap over subjects (where unknown: images); none of a single subject",
+        ),
+        (
+            "mean over collections",
+            f"of collections with at least {LEAST_MASKS} masks, where there are any",
         ),
         ("small images", f"{plan['small']} where they are smaller than the model's square"),
         ("seed", str(plan["seed"])),

@@ -82,7 +82,7 @@ PUBLISHED: Final = (
 def write_report(folder: Path, evaluation: Evaluation, *, about: About) -> Summary:
     """Write the four files into a folder, which is made; gives back the figures."""
     folder.mkdir(parents=True, exist_ok=True)
-    summary = summarise(evaluation.rows, seed=about.plan.seed)
+    summary = summarise(evaluation.rows, seed=about.plan.seed, apart=about.plan.apart)
     write_rows(folder / "masks.csv", evaluation.rows)
     write_prompts(folder / "prompts.json", evaluation.prompts)
     results = results_of(evaluation, summary, about=about)

@@ -7,7 +7,7 @@ for it. Of a single subject there is no interval.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from operator import attrgetter
@@ -25,10 +25,11 @@ MEASURES: Final = tuple(field.name for field in fields(Scores))
 RESAMPLES: Final = 2000
 INTERVAL: Final = (2.5, 97.5)  # percentiles
 TARGETS: Final = (0.80, 0.85, 0.90)
+LEAST_MASKS: Final = 5  # of a collection that is in the mean over collections, if any has so many
 _AT_ONCE: Final = 2**22  # numbers of a resampling in memory together
 
-# Over all masks; over the means of all collections, so that a large one does not speak for all; and
-# over the masks of each group.
+# Over all masks; over the means of all collections, so that a large one does not speak for all, nor
+# one of a few masks as much as the others; and over the masks of each group.
 By = Literal["masks", "collections", "collection", "modality", "label"]
 GROUPS: Final[tuple[By, ...]] = ("collection", "modality", "label")
 
@@ -103,20 +104,24 @@ class Summary:
     differences: list[Difference]
 
 
-def summarise(rows: Sequence[Row], *, seed: int) -> Summary:
-    """All figures; ``seed`` is of the resampling."""
+def summarise(rows: Sequence[Row], *, seed: int, apart: Sequence[str] = ()) -> Summary:
+    """All figures; ``seed`` is of the resampling.
+
+    Labels that stand ``apart`` are in the figures by label, and in no mean with others.
+    """
+    together = [row for row in rows if row.label not in apart]
     return Summary(
-        figures=figures(rows, seed=seed),
-        clicks=clicks(rows, seed=seed),
-        differences=differences(rows, seed=seed),
+        figures=figures(rows, seed=seed, apart=apart),
+        clicks=clicks(rows, seed=seed, apart=apart),
+        differences=differences(together, seed=seed),
     )
 
 
-def figures(rows: Iterable[Row], *, seed: int) -> list[Figure]:
+def figures(rows: Iterable[Row], *, seed: int, apart: Sequence[str] = ()) -> list[Figure]:
     """Means of all measures, per model and protocol: over everything, and by group."""
     found = []
     for (model, protocol), own in _grouped(rows, lambda row: (row.model, row.protocol)).items():
-        for by, group, part in _parts(own):
+        for by, group, part in _parts(own, apart=apart):
             values = np.array([astuple(row.scores) for row in part])
             found.append(
                 Figure(
@@ -134,12 +139,12 @@ def figures(rows: Iterable[Row], *, seed: int) -> list[Figure]:
     return found
 
 
-def clicks(rows: Iterable[Row], *, seed: int) -> list[Clicks]:
+def clicks(rows: Iterable[Row], *, seed: int, apart: Sequence[str] = ()) -> list[Clicks]:
     """What the models needed, where clicks were a protocol; over all masks, and by group."""
     found = []
     clicked = [row for row in rows if row.protocol == CLICKS]
     for model, own in _grouped(clicked, lambda row: row.model).items():
-        for by, group, part in _parts(own):
+        for by, group, part in _parts(own, apart=apart):
             after = np.array([row.dice_after for row in part])  # (masks, clicks)
             as_iou = iou_of(after)
             found.append(
@@ -175,11 +180,15 @@ def differences(rows: Iterable[Row], *, seed: int) -> list[Difference]:
     return found
 
 
-def _parts(rows: Sequence[Row]) -> Iterable[tuple[By, str, Sequence[Row]]]:
-    yield "masks", "all", rows
-    yield "collections", "all", rows
+def _parts(rows: Sequence[Row], *, apart: Sequence[str]) -> Iterable[tuple[By, str, Sequence[Row]]]:
+    together = [row for row in rows if row.label not in apart]
+    if together:
+        yield "masks", "all", together
+        many = Counter(row.collection for row in together)
+        large = [row for row in together if many[row.collection] >= LEAST_MASKS]
+        yield "collections", "all", large or together
     for by in GROUPS:
-        groups = _grouped(rows, attrgetter(by))
+        groups = _grouped(rows if by == "label" else together, attrgetter(by))
         for group in sorted(groups):
             yield by, group, groups[group]
 

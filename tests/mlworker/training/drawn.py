@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from mlworker.contract.messages import Box, Point
 from mlworker.inference.cache import decoding_part, encoding_part
 from mlworker.inference.encoder import Encoding
 from mlworker.inference.geometry import Frame
-from mlworker.inference.predictor import Prediction
+from mlworker.inference.predictor import Prediction, Prompt
 from mlworker.model.checkpoint import Checkpoint
 from mlworker.training.asking import Model
 from mlworker.training.samples import Sample, write_samples
 
 HEIGHT, WIDTH = 72, 96
+LABELS = ("small", "large", "tiny")
 DISCS = ((24, 30, 9), (60, 40, 15), (80, 14, 6))  # x, y, radius
 
 
@@ -36,7 +38,7 @@ def write_set(folder: Path, *, images: int = 2) -> Path:
     samples = []
     for number in range(images):
         grey = np.full((HEIGHT, WIDTH), 40, np.uint8)
-        for label, (x, y, radius) in zip(("small", "large", "tiny"), DISCS, strict=True):
+        for label, (x, y, radius) in zip(LABELS, DISCS, strict=True):
             mask = disc(x + number, y, radius)
             grey[mask] = 200
             path = folder / f"masks/image{number}_{label}_000.png"
@@ -84,26 +86,20 @@ class Counting(torch.nn.Module):
 
 
 class Annotator:
-    """In the place of a predictor: fills the box, or paints a disc around every click.
-
-    What was painted is in the logits, so that it comes back only where they do.
-    """
+    """In the place of a predictor: fills the box, or paints a disc around every click."""
 
     def __init__(self, radius: float = 8) -> None:
         self.radius = radius
         self.asked: list[tuple[tuple[Point, ...], Box | None, bool]] = []
 
-    def predict(
-        self,
-        embedding: Tensor,
-        *,
-        height: int,
-        width: int,
-        points: tuple[Point, ...] = (),
-        box: Box | None = None,
-        mask_prompt: Tensor | None = None,
-    ) -> Prediction:
-        self.asked.append((points, box, mask_prompt is not None))
+    def predict_many(
+        self, embedding: Tensor, *, height: int, width: int, prompts: Sequence[Prompt]
+    ) -> list[Prediction]:
+        return [self._predicted(prompt, height=height, width=width) for prompt in prompts]
+
+    def _predicted(self, prompt: Prompt, *, height: int, width: int) -> Prediction:
+        points, box = prompt.points, prompt.box
+        self.asked.append((points, box, prompt.mask_prompt is not None))
         rows, columns = np.ogrid[:height, :width]
         mask = np.zeros((height, width), bool)
         if box is not None:
@@ -118,4 +114,4 @@ def annotator(*, radius: float = 8, size: int = 256) -> tuple[Model, Counting, A
     """A model whose answers are known beforehand, and its parts."""
     encoder, predictor = Counting(), Annotator(radius)
     frame = Frame(size=size)
-    return Model("annotator", Encoding(encoder, frame), predictor), encoder, predictor  # type: ignore[arg-type]
+    return Model("annotator", Encoding(encoder, frame), predictor), encoder, predictor

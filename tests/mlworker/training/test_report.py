@@ -31,13 +31,14 @@ from tests.mlworker.training.drawn import annotator, write_set
 
 
 def row(dice: float, *, subject: str = "unknown", collection: str = "a", mask: str = "", **more):
+    """One mask's row, of a made-up evaluation."""
     mask = mask or f"{subject}{collection}{dice}"
     return Row(
         model="model",
         protocol=more.pop("protocol", "box"),
         mask=mask,
         image=f"image of {mask}",
-        label="liver",
+        label=more.pop("label", "liver"),
         modality="CT",
         collection=collection,
         subject=subject,
@@ -53,12 +54,28 @@ def figure(rows, by: str = "masks"):
 
 def test_means_are_over_masks_and_over_collections() -> None:
     rows = [row(0.9, collection="large", mask=str(n)) for n in range(8)]
-    rows += [row(0.5, collection="small", mask=str(n)) for n in range(8, 10)]
+    rows += [row(0.5, collection="small", mask=str(n)) for n in range(8, 13)]
+    rows += [row(0.1, collection="too small", mask=str(n)) for n in range(13, 17)]
 
-    assert figure(rows).measures["dice"].mean == pytest.approx(0.82)
-    assert figure(rows, "collections").measures["dice"].mean == pytest.approx(0.7)
+    assert figure(rows).measures["dice"].mean == pytest.approx((7.2 + 2.5 + 0.4) / 17)
+    over_collections = figure(rows, "collections")
+    assert over_collections.measures["dice"].mean == pytest.approx(0.7)
+    assert over_collections.masks == 13
     by_collection = {f.group: f.masks for f in figures(rows, seed=0) if f.by == "collection"}
-    assert by_collection == {"large": 8, "small": 2}
+    assert by_collection == {"large": 8, "small": 5, "too small": 4}
+    # Where none has enough, all count.
+    assert figure(rows[-4:], "collections").measures["dice"].mean == pytest.approx(0.1)
+
+
+def test_labels_that_stand_apart_are_in_no_mean_with_others() -> None:
+    rows = [row(0.9, mask="a"), row(0.8, mask="b"), row(0.1, mask="c", label="vessels")]
+
+    found = figures(rows, seed=0, apart=["vessels"])
+
+    means = {(f.by, f.group): round(f.measures["dice"].mean, 6) for f in found}
+    assert means["masks", "all"] == means["collection", "a"] == means["modality", "CT"] == 0.85
+    assert means["label", "vessels"] == 0.1
+    assert figures(rows[2:], seed=0, apart=["vessels"])[0].by == "label"
 
 
 def test_intervals_are_wider_where_masks_share_a_subject() -> None:
