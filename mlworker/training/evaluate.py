@@ -21,6 +21,7 @@ from mlworker.inference.geometry import Rgb
 from mlworker.inference.predictor import Prompt
 from mlworker.training.asking import (
     BOXES,
+    POINTS,
     PROTOCOLS,
     Answer,
     Model,
@@ -148,8 +149,8 @@ def evaluate(
     kept = _Worst(worst, protocol=plan.protocols[0])
     images = by_image(samples)
     for number, (path, group) in enumerate(images.items(), start=1):
-        for scene in _scenes(path, group, plan=plan, prompts=prompts, root=root, done=done):
-            for item, answer in _answered(model, scene, plan=plan, speed=done.speed[model.name]):
+        for scene in _scenes(model, path, group, plan=plan, prompts=prompts, root=root, done=done):
+            for item, answer in _answered(scene, plan=plan):
                 row = _row(item, answer, model=model.name, plan=plan, spacing=spacing, root=root)
                 done.rows.append(row)
                 kept.offer(row, item.sample, answer)
@@ -187,14 +188,14 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Scene:
-    """An image, or the part of its masks that fits into memory."""
+    """An image that the model has seen, with those of its masks that fit into memory."""
 
-    rgb: Rgb
+    session: Session
     items: list[_Item]
-    session: list[Session]  # made when it is first needed, and shared by an image's scenes
 
 
 def _scenes(
+    model: Model,
     path: Path,
     group: Sequence[Sample],
     *,
@@ -216,7 +217,7 @@ def _scenes(
     except DataError as error:
         leave_out(group, error)
         return
-    session: list[Session] = []
+    session: Session | None = None
     most = max(1, _PIXELS_AT_ONCE // (rgb.shape[0] * rgb.shape[1]))
     for start in range(0, len(group), most):
         items = []
@@ -229,7 +230,10 @@ def _scenes(
             items.append(_Item(sample, mask_name(sample, root=root), target))
             done.prompts[items[-1].name] = target.prompts
         if items:
-            yield _Scene(rgb, items, session)
+            speed = done.speed[model.name]
+            speed.masks += len(items)
+            session = session or Session(model, rgb, small=plan.small, speed=speed)
+            yield _Scene(session, items)
 
 
 def _target(sample: Sample, rgb: Rgb, *, plan: Plan, prompts: PromptFile | None) -> Target:
@@ -239,21 +243,16 @@ def _target(sample: Sample, rgb: Rgb, *, plan: Plan, prompts: PromptFile | None)
     if prompts is not None:
         given = prompts.of(sample, height=truth.shape[0], width=truth.shape[1])
         asks_with_box = "box" in plan.protocols
-        asks_with_points = any(p.endswith(("-point", "-points")) for p in plan.protocols)
+        asks_with_points = any(protocol in POINTS for protocol in plan.protocols)
         if (asks_with_box and given.box is None) or (asks_with_points and not given.points):
             raise PromptMissing(f"the prompts of {sample.mask.name} lack its box or its points")
         used = Prompts(given.box, given.jittered_box or used.jittered_box, given.points)
     return Target(truth, used, by)
 
 
-def _answered(
-    model: Model, scene: _Scene, *, plan: Plan, speed: Speed
-) -> Iterator[tuple[_Item, Answer]]:
-    if not scene.session:
-        scene.session.append(Session(model, scene.rgb, small=plan.small, speed=speed))
-    speed.masks += len(scene.items)
+def _answered(scene: _Scene, *, plan: Plan) -> Iterator[tuple[_Item, Answer]]:
     targets = [item.target for item in scene.items]
-    for answer in answers(scene.session[0], targets, protocols=plan.protocols, clicks=plan.clicks):
+    for answer in answers(scene.session, targets, protocols=plan.protocols, clicks=plan.clicks):
         yield scene.items[answer.target], answer
 
 
@@ -261,7 +260,7 @@ def _rivalled(rival: str, scene: _Scene, *, plan: Plan) -> Iterator[tuple[_Item,
     targets = [item.target for item in scene.items]
     for protocol in (p for p in plan.protocols if p in BOXES):
         for number, box in enumerate(box_prompts(targets, protocol=protocol)):
-            mask = RIVALS[rival](scene.rgb, box)
+            mask = RIVALS[rival](scene.session.rgb, box)
             yield scene.items[number], Answer(protocol, number, Prompt(box=box), mask, None)
 
 
