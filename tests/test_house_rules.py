@@ -15,7 +15,11 @@ NAMELESS = {"core", "common", "util", "utils", "helper", "helpers", "manager", "
 # What wants doing later belongs into the tracker, not into the code.
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
 # The environment is read once, into typed settings, and passed on from there.
-MAY_READ_ENVIRONMENT = {"platform/delineate/config/env.py", "mlworker/app.py"}
+MAY_READ_ENVIRONMENT = {
+    "platform/delineate/config/env.py",
+    "mlworker/app.py",
+    "mlworker/training/processes.py",  # what torchrun says
+}
 # Django's and Celery's entrances must name the settings before they can be read.
 NAMES_SETTINGS = re.compile(r'os\.environ\.setdefault\(\s*"DJANGO_SETTINGS_MODULE"')
 SERVICES_WRITE = ("views.py", "api.py", "consumers.py")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
 import torch
-from torch import distributed
 
 from mlworker.model.checkpoint import Metadata, code_version, digest_of_file, pack
+from mlworker.training import processes
 from mlworker.training.pretrain import Recipe, Run, train
 from mlworker.training.samples import read_image2label
+from mlworker.training.state import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Begin, or go on where the folder's state ends."""
-    if "WORLD_SIZE" in os.environ:  # started by torchrun
-        distributed.init_process_group("gloo")
-    torch.set_flush_denormal(True)
+    with processes.joined(torch.device("cpu")):
+        _train(arguments)
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    torch.set_flush_denormal(True)  # numbers too small to matter cost a hundred times the others
     text = arguments.recipe.read_text() if arguments.recipe else "{}"
     recipe = Recipe.model_validate_json(text)
     listed = arguments.data / "image2label_train.json"
@@ -46,9 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
         training.load(torch.load(arguments.origin, weights_only=True))
 
     def keep(training: Run) -> None:
-        if training.rank != 0:
+        if processes.rank() != 0:
             return
-        _write(state, lambda path: torch.save(training.state(), path))
+        write_whole(state, lambda file: torch.save(training.state(), file))
         metadata = Metadata(
             variant=recipe.variant,
             image_size=256,
@@ -60,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             code_version=code_version(),
         )
         data = pack(training.average.state_dict(), metadata, precision=torch.float16)
-        _write(arguments.out / "average.safetensors", lambda path: path.write_bytes(data))
+        write_whole(arguments.out / "average.safetensors", lambda file: file.write(data))
 
     train(
         training,
@@ -68,15 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
         fall=arguments.fall,
         keep=keep,
         say=lambda line: (
-            None if training.rank else print(time.strftime("%H:%M:%S"), line, flush=True)
+            None if processes.rank() else print(time.strftime("%H:%M:%S"), line, flush=True)
         ),
     )
-    return 0
-
-
-def _write(path: Path, write) -> None:  # type: ignore[no-untyped-def]
-    temporary = path.with_suffix(".part")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from pathlib import Path
@@ -80,6 +79,6 @@ def _samples(arguments: argparse.Namespace) -> tuple[list[Sample], list[Sample]]
 def _device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        device = torch.device("cuda", processes.place_on_machine() or device.index or 0)
         torch.cuda.set_device(device)
     return device

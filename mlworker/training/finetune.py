@@ -183,7 +183,7 @@ class _Run:
             ended = where.step % self._steps_of_epoch == 0
             if ended:
                 self._end_epoch()
-            stopped = processes.any_of(stop())
+            stopped = processes.any_of(claim=stop())
             last = stopped or where.step == self._of_steps
             if ended or last or time.monotonic() - kept >= self._settings.keep_every_s:
                 self._keep()

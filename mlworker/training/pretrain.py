@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mlworker.contract.messages import Variant
@@ -37,7 +37,7 @@ from mlworker.inference.geometry import normalise
 from mlworker.inference.predictor import dense_positions
 from mlworker.model import sam_med2d
 from mlworker.model.decode import decode
-from mlworker.training import simulate
+from mlworker.training import processes, simulate
 from mlworker.training.augment import Augmentation
 from mlworker.training.samples import Sample
 from mlworker.training.scenes import Library, Scene
@@ -58,7 +58,6 @@ class Recipe(BaseModel):
     masks: int = 4  # per image; half are asked for by a box, half by points
     outline_steps: int = 900
     outline_rows: int = 32
-    steps: int = 20_000  # at the high learning rate
     fall_steps: int = 1_000  # in which it falls to nothing
     learning_rate: float = 7e-4
     warm_up: int = 200
@@ -95,9 +94,6 @@ class Run:
         self.progress = Progress()
         self.library = Library(samples, without=without)
         torch.manual_seed(recipe.seed)
-        self.rank, self.processes = 0, 1
-        if distributed.is_initialized():
-            self.rank, self.processes = distributed.get_rank(), distributed.get_world_size()
         self.by = self._chance()
         self.model = sam_med2d.build(recipe.variant, adapters=False)
         initialise(self.model)
@@ -130,7 +126,7 @@ class Run:
         """One step of the decoder alone, on outlines; the loss."""
         self.progress.outline_step += 1
         self.by = self._chance()
-        rows = self.recipe.outline_rows // self.processes
+        rows = self.recipe.outline_rows // processes.count()
         masks = np.stack([_any_outline(self.by) for _ in range(rows)])
         place = cast(Tensor, self.model.image_encoder.place)
         loss = self._ask(
@@ -285,8 +281,10 @@ class Run:
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value} in step {self.progress.step}")
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.processes > 1:
-            value = _share(self.optimiser, value)
+        value = processes.mean(value)
+        processes.average_gradients(
+            parameter for group in self.optimiser.param_groups for parameter in group["params"]
+        )
         nn.utils.clip_grad_norm_(
             self.model.parameters(), self.recipe.largest_gradient, foreach=True
         )
@@ -306,7 +304,7 @@ class Run:
         """Of this step and process: a run that goes on draws what it would have drawn."""
         progress = self.progress
         return np.random.default_rng(
-            (self.recipe.seed, self.rank, progress.outline_step, progress.step)
+            (self.recipe.seed, processes.rank(), progress.outline_step, progress.step)
         )
 
     def _mixed(self) -> torch.autocast:
@@ -327,7 +325,7 @@ def train(
     """
     started, kept = time.monotonic() - run.progress.seconds, time.monotonic()
     recent: list[float] = []
-    while _agreed(time.monotonic() < until):
+    while processes.any_of(claim=time.monotonic() < until):
         if run.progress.outline_step < run.recipe.outline_steps:
             recent.append(run.outlines_step())
         elif fall and run.progress.fallen >= run.recipe.fall_steps:
@@ -344,21 +342,12 @@ def train(
     keep(run)
 
 
-def _agreed(go_on: bool) -> bool:
-    """What the first process says, so that none waits for another that has stopped."""
-    if not distributed.is_initialized():
-        return go_on
-    said = torch.tensor([int(go_on)])
-    distributed.broadcast(said, src=0)
-    return bool(said.item())
-
-
 def scenes_of(run: Run) -> list[Scene]:
     """The next step's scenes, a function of the seed and the step's number.
 
     Not made ahead by a thread: on few cores it delays one half of every matrix product.
     """
-    by = np.random.default_rng((run.recipe.seed, run.progress.step, run.rank))
+    by = np.random.default_rng((run.recipe.seed, run.progress.step, processes.rank()))
     return [
         run.library.draw(
             size=SIZE,
@@ -368,20 +357,8 @@ def scenes_of(run: Run) -> list[Scene]:
             only_shapes=run.recipe.only_shapes,
             by=by,
         )
-        for _ in range(run.recipe.images // run.processes)
+        for _ in range(run.recipe.images // processes.count())
     ]
-
-
-def _share(optimiser: torch.optim.Optimizer, loss: float) -> float:
-    """Replace the gradients by their mean over the processes; the mean loss."""
-    held = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-    flat = torch.cat([p.grad.flatten() for p in held] + [torch.tensor([loss])])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    *parts, mean = flat.split([p.numel() for p in held] + [1])  # type: ignore[no-untyped-call]
-    for parameter, part in zip(held, parts, strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
-    return float(mean)
 
 
 def initialise(model: sam_med2d.SamMed2D) -> None:
@@ -396,7 +373,7 @@ def initialise(model: sam_med2d.SamMed2D) -> None:
         # The decoder has learnt on places alone: what is seen is added little by little.
         if name.endswith(("neck.3.weight", "skip_quarter.weight", "skip_eighth.weight")):
             with torch.no_grad():
-                parameter *= 0.2
+                parameter.mul_(0.2)
         if name.endswith("reduce.weight"):
             nn.init.zeros_(parameter)  # a residual block begins as nothing
 

@@ -36,6 +36,12 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def place_on_machine() -> int | None:
+    """Which of this machine's processes this is, where torchrun started it."""
+    place = os.environ.get("LOCAL_RANK")
+    return None if place is None else int(place)
+
+
 def count() -> int:
     """How many there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
@@ -55,7 +61,7 @@ def mean(value: float) -> float:
     return float(shared.item()) / count()
 
 
-def any_of(claim: bool) -> bool:  # one claim, whoever makes it
+def any_of(*, claim: bool) -> bool:
     """Whether it holds in any process."""
     if count() == 1:
         return claim

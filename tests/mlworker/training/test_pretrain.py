@@ -117,7 +117,7 @@ def test_the_command_writes_a_model_that_serves_and_goes_on_from_its_state(
     recipe.write_text(RECIPE.model_dump_json())
     # A recipe in a file may be read before the clock runs out, so at least one step is made.
     steps = iter([True, True, False] * 2)
-    monkeypatch.setattr(pretrain, "_agreed", lambda go_on: next(steps))
+    monkeypatch.setattr(pretrain.processes, "any_of", lambda *, claim: next(steps))
     command = ["pretrain", "--data", str(data), "--recipe", str(recipe), "--minutes", "1"]
 
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
