@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="both may be given, to be compared (default: as the checkpoint has them)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N masks")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N masks")
     parser.add_argument("--rivals", action="store_true", help="also what a box gives by itself")
     parser.add_argument(
         "--protocols",
@@ -137,6 +137,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"left out: {excluded.error}: {excluded.reason}", file=sys.stderr)
     print(f"{arguments.out / 'report.html'}")
     return 0
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} masks are none")
+    return number
 
 
 def _variants(checkpoints: list[Path], adapters: list[str | None]) -> list[tuple[Path, str | None]]:

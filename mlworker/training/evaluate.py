@@ -47,7 +47,7 @@ from mlworker.training.samples import DataError, Sample, by_image
 
 MOST_CLICKS: Final = 20  # as is usual; nobody clicks longer on one structure
 WORST_KEPT: Final = 12
-_PIXELS_AT_ONCE: Final = 2**29  # of one image's masks, in memory together
+_PIXELS_AT_ONCE: Final = 2**28  # of one image's masks, in memory together
 
 
 class NothingToEvaluate(DataError):

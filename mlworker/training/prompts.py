@@ -93,19 +93,24 @@ def worst_point(predicted: Mask, truth: Mask) -> Point | None:
     Regions are connected by edges and corners, and are wrong in one way: missed, or too much.
     Innermost is farthest from where the region, or the image, ends; of equals the first.
     """
-    largest: Mask | None = None
+    wrong = predicted != truth
+    rows, columns = np.flatnonzero(wrong.any(1)), np.flatnonzero(wrong.any(0))
+    if rows.size == 0:
+        return None
+    # Most of a large image is right; only the part that is not is labelled.
+    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     area, corner, positive = 0, (0, 0), True
-    for region, missed in ((truth & ~predicted, True), (predicted & ~truth, False)):
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8))
+    largest = wrong[part]
+    for missed in (True, False):
+        region = (wrong[part] & (truth[part] == missed)).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(region)
         if count < 2:
             continue
         label = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
         left, top, width, height, pixels = (int(value) for value in stats[label])
         if pixels > area:
-            area, corner, positive = pixels, (left, top), missed
+            area, corner, positive = pixels, (left + int(columns[0]), top + int(rows[0])), missed
             largest = labels[top : top + height, left : left + width] == label
-    if largest is None:
-        return None
     padded = np.pad(largest.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)

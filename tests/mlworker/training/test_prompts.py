@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from mlworker.contract.messages import Box, Point
 from mlworker.training.prompts import (
@@ -96,6 +99,26 @@ def test_the_worst_point_is_inside_what_is_wrong_also_where_its_centre_is_not() 
 
     assert point
     assert ring[int(point.y), int(point.x)]
+
+
+@given(arrays(bool, (9, 12)), arrays(bool, (9, 12)))
+def test_the_worst_point_is_where_a_map_of_all_regions_says(predicted, truth) -> None:
+    """Another way: every region labelled over the whole image, and every distance taken."""
+    regions = []
+    for wrong, positive in ((truth & ~predicted, True), (predicted & ~truth, False)):
+        labels, count = ndimage.label(wrong, structure=np.ones((3, 3)))
+        regions += [(labels == number, positive) for number in range(1, count + 1)]
+
+    point = worst_point(predicted, truth)
+
+    if point is None:
+        assert regions == []
+        return
+    (own,) = [(r, p) for r, p in regions if r[int(point.y), int(point.x)]]
+    assert own[0].sum() == max(region.sum() for region, _ in regions)
+    assert point.positive == own[1]
+    depth = ndimage.distance_transform_edt(np.pad(own[0], 1))[1:-1, 1:-1]
+    assert depth[int(point.y), int(point.x)] == pytest.approx(depth.max(), abs=1e-4)
 
 
 def test_errors_are_sampled_inside_and_outside() -> None:

@@ -344,7 +344,6 @@ def test_a_model_of_another_image_size_without_adapters_is_evaluated(tmp_path) -
         ({"prompts": "nothing.json"}, "nothing.json cannot be read"),
         ({"protocols": "lasso"}, "lasso: not one of box"),
         ({"spacing": "spacing.json"}, "no spacing of"),
-        ({"limit": "0"}, "none of 0 masks"),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path, capsys, monkeypatch, options, message) -> None:
