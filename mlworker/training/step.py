@@ -58,6 +58,7 @@ class Trainer:
         self.settings = settings
         self._frame = frame
         self._device = device
+        self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self.learning: dict[str, nn.Parameter] = {}
         for key, parameter in model.named_parameters():
             chosen = learns(key, trainable=settings.trainable)
@@ -191,12 +192,14 @@ class Trainer:
     ) -> Tensor:
         """The loss of the candidate that the model itself thinks best, at full size."""
         with self._mixed():
+            # All of the decoder's stream in that precision: casting it for each product would take
+            # a tenth of the step.
             logits, ious = decode(
                 self.model.mask_decoder,
-                embeddings=embeddings,
-                positions=self._positions,
-                sparse=sparse,
-                dense=dense,
+                embeddings=embeddings.to(self._dtype),
+                positions=self._positions.to(self._dtype),
+                sparse=sparse.to(self._dtype),
+                dense=dense.to(self._dtype),
             )
         believed, best = ious[:, 1:].float().max(dim=1)
         chosen = logits[torch.arange(len(best), device=self._device), best + 1].float()
@@ -223,7 +226,7 @@ class Trainer:
         return cast(dict[str, Tensor], optimiser.state[parameter])
 
     def _mixed(self) -> torch.autocast:
-        enabled = self.settings.precision == "bfloat16"
+        enabled = self._dtype == torch.bfloat16
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from mlworker.training.progress import Progress
 from mlworker.training.state import NotKept
 from tests.mlworker.training.small_set import events, status
 
-STEP = {"epoch": 1, "of_steps": 10, "dice": 0.5, "learning_rate": 1e-4}
+STEP: dict[str, Any] = {"epoch": 1, "of_steps": 10, "dice": 0.5, "learning_rate": 1e-4}
 
 
 def test_steps_are_told_with_the_time_that_is_left(tmp_path):

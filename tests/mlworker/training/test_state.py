@@ -14,12 +14,13 @@ IDENTITY = {"data": "abc", "settings": {"seed": 1}}
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
-    state = {"weights": {"a": torch.arange(3.0)}, "step": 7, "best": None}
+    weights = {"a": torch.arange(3.0)}
+    state = {"weights": weights, "step": 7, "best": None}
 
     save_state(tmp_path / "last.state", state, identity=IDENTITY)
     loaded = load_state(tmp_path / "last.state", identity=IDENTITY)
 
-    assert torch.equal(loaded["weights"]["a"], state["weights"]["a"])
+    assert torch.equal(loaded["weights"]["a"], weights["a"])
     assert (loaded["step"], loaded["best"]) == (7, None)
 
 
