@@ -9,7 +9,9 @@ from django.contrib.auth import authenticate
 from delineate.accounts.models import User
 from delineate.demo import seed
 from delineate.projects.models import Project, Role
+from delineate.registry.models import ModelVersion
 from delineate.studies.models import Upload
+from tests import null_worker
 from tests.delineate.factories import new_model
 
 pytestmark = pytest.mark.django_db
@@ -72,6 +74,16 @@ def test_lost_passwords_are_made_again(path):
     for username, password in made.items():
         assert password != lost[username]
         assert authenticate(username=username, password=password) is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_no_trained_model_is_shipped_one_of_random_weights_answers(services, tmp_path):
+    with null_worker.running(services.redis_url, services.storage_url):
+        seed.seed(tmp_path / "sign-ins.txt")
+        seed.seed(tmp_path / "sign-ins.txt")
+    model = ModelVersion.objects.get()
+    assert (model.variant, model.origin) == (seed.MODEL_VARIANT, f"seed {seed.MODEL_SEED}")
+    assert (model.trained, model.is_default) == (False, True)
 
 
 def test_it_says_where_its_passwords_go_or_that_they_have_no_place(path, settings, capsys):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 from django.core.files.base import ContentFile
@@ -13,7 +15,7 @@ from django.core.files.base import ContentFile
 from delineate import storage
 from delineate.registry.jobs import add_uploaded
 from delineate.registry.models import ModelUpload
-from delineate.registry.services import add_untrained, receive_checkpoint
+from delineate.registry.services import add_shipped, add_untrained, receive_checkpoint
 from mlworker.contract.artifacts import checkpoint_key
 
 
@@ -39,6 +41,18 @@ def test_equal_seeds_make_one_model(worker):
     assert storage.exists(checkpoint_key(model.digest))
     assert add_untrained(variant="vit_t", seed=5) == model
     assert add_untrained(variant="vit_t", seed=6).digest != model.digest
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_model_that_is_shipped_is_added_as_it_is_or_none(worker):
+    shipped = resources.files("mlworker.recipes") / "default.safetensors"
+    model = add_shipped()
+    if shipped.is_file():
+        assert model is not None
+        assert model.digest == hashlib.sha256(shipped.read_bytes()).hexdigest()
+        assert model.trained
+    else:
+        assert model is None
 
 
 def uploaded(data: bytes) -> ModelUpload:
