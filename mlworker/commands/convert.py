@@ -43,5 +43,5 @@ def run(arguments: argparse.Namespace) -> int:
     write_whole(arguments.to, lambda file: file.write(data))
     metadata = Checkpoint(arguments.to).metadata
     print(f"{arguments.to}: {digest(data)}")
-    print(f"{metadata.variant}, {metadata.image_size} px, from {metadata.origin}")
+    print(f"{metadata.variant}, {metadata.image_size} px: {metadata.origin}")
     return 0

@@ -90,7 +90,7 @@ def test_a_checkpoint_of_somebody_s_becomes_ours(tmp_path, capsys):
 
     said = capsys.readouterr().out
     assert said.startswith(f"{ours}: {digest_of_file(ours)}\n")
-    assert "from a SAM of vit_t at 256 px with adapters, adapters dropped" in said
+    assert "256 px: a SAM of vit_t at 256 px with adapters, adapters dropped" in said
     assert not Checkpoint(ours).metadata.adapters
     assert Checkpoint(ours).image_encoder()
     assert ours.stat().st_size < 0.4 * theirs.stat().st_size
