@@ -34,8 +34,9 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, rows, columns, dim) -> the same shape."""
-        gate = self.channel(x.mean(dim=(1, 2)))  # (B, dim)
-        return cast(Tensor, self.norm(x + self.spatial(x * gate[:, None, None])))
+        # Tokens to serve may be rounded to a product's precision; the gate's weights are not.
+        gate = self.channel(x.mean(dim=(1, 2), dtype=self.norm.weight.dtype))  # (B, dim)
+        return cast(Tensor, self.norm(x + self.spatial(x * gate[:, None, None].to(x.dtype))))
 
 
 class Halving(Product, nn.Conv2d):  # type: ignore[misc]
@@ -50,8 +51,7 @@ class Halving(Product, nn.Conv2d):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, rows, columns, dim) -> (B, rows / 2, columns / 2, dim), rounded up."""
-        # Rounded first: each token is copied into up to nine patches.
-        x = functional.pad(self.rounded(x), (0, 0, 1, 1, 1, 1))
+        x = functional.pad(x, (0, 0, 1, 1, 1, 1))
         patches = x.unfold(1, 3, 2).unfold(2, 3, 2)  # (B, rows / 2, columns / 2, dim, 3, 3)
         if self.is_packed:
             patches = patches.permute(0, 1, 2, 4, 5, 3)
@@ -85,11 +85,11 @@ class Doubling(Product, nn.ConvTranspose2d):  # type: ignore[misc]
 def _overlapped(patches: Tensor) -> Tensor:
     """Patches of 4 x 4 every two tokens, one token beyond the border -> their sums.
 
-    (B, rows, columns, 4, 4, dim) -> (B, 2 rows, 2 columns, dim), in float32.
+    (B, rows, columns, 4, 4, dim) -> (B, 2 rows, 2 columns, dim).
     """
     batch, rows, columns, _, _, dim = patches.shape
     # A patch's first two rows fall on the last two of the patch above it; columns likewise.
-    sums = patches.new_zeros(batch, rows + 1, 2, columns + 1, 2, dim, dtype=torch.float32)
+    sums = patches.new_zeros(batch, rows + 1, 2, columns + 1, 2, dim)
     for down, half in enumerate(patches.chunk(2, dim=3)):
         for across, quarter in enumerate(half.chunk(2, dim=4)):
             at = sums[:, down : rows + down, :, across : columns + across]

@@ -42,11 +42,13 @@ class Block(modeling.image_encoder.Block):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """(B, rows, columns, dim) -> the same shape."""
         x = x + self.attn(self.norm1(x), window=self.window_size)
-        normed = self.norm2(x)
-        x = x + self.mlp.lin2(self.mlp.lin1.multiply(normed, then="gelu"))
+        # Rounded once for both, where products are packed in a lower precision.
+        normed = self.mlp.lin1.rounded(self.norm2(x))
+        added = self.mlp.lin2(self.mlp.lin1.multiply(normed, then="gelu"))
         if hasattr(self, "Adapter"):
-            x = x + self.Adapter(normed)
-        return x
+            added = added + self.Adapter(normed)
+        result: Tensor = x + added
+        return result
 
 
 class Attention(modeling.image_encoder.Attention):  # type: ignore[misc]
