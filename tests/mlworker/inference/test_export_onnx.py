@@ -25,7 +25,7 @@ def exported(request, tmp_path_factory):
     hybrid = request.param == "hybrid_t"
     tiny = sam_med2d.Encoder(dim=32, depth=2, heads=2, global_blocks=(1,), hybrid=hybrid)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sam_med2d.ENCODERS, request.param, tiny)  # type: ignore[arg-type]
+        patch.setitem(sam_med2d.ENCODERS, request.param, tiny)
         path = folder / "model.safetensors"
         path.write_bytes(untrained(request.param, seed=3))
         command = ["export-onnx", "--checkpoint", str(path), "--to", str(folder)]

@@ -12,7 +12,7 @@ import torch
 from mlworker.cli import main
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint
-from mlworker.training import pretrain
+from mlworker.training import pretrain, processes
 from mlworker.training.curate import curate
 from mlworker.training.pretrain import Recipe, Run, scenes_of
 from mlworker.training.samples import read_image2label
@@ -23,7 +23,7 @@ RECIPE = Recipe(images=2, masks=2, outline_steps=1, outline_rows=4, bfloat16=Fal
 @pytest.fixture(autouse=True)
 def small_encoder(monkeypatch):
     small = sam_med2d.Encoder(dim=32, depth=1, heads=2, global_blocks=(0,), hybrid=True)
-    monkeypatch.setitem(sam_med2d.ENCODERS, "hybrid_t", small)  # type: ignore[arg-type]
+    monkeypatch.setitem(sam_med2d.ENCODERS, "hybrid_t", small)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_the_command_writes_a_model_that_serves_and_goes_on_from_its_state(
     recipe.write_text(RECIPE.model_dump_json())
     # A recipe in a file may be read before the clock runs out, so at least one step is made.
     steps = iter([True, True, False] * 2)
-    monkeypatch.setattr(pretrain.processes, "any_of", lambda *, claim: next(steps))
+    monkeypatch.setattr(processes, "any_of", lambda *, claim: next(steps))
     command = ["pretrain", "--data", str(data), "--recipe", str(recipe), "--minutes", "1"]
 
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
