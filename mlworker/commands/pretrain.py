@@ -30,13 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Begin, or go on where the folder's state ends."""
-    with processes.joined(torch.device("cpu")):
-        _train(arguments)
+    # Numbers too small to matter cost a hundred times the others. Of the whole process, so put back:
+    # with it, SciPy's trees of points never come to an end.
+    torch.set_flush_denormal(True)
+    try:
+        with processes.joined(torch.device("cpu")):
+            _train(arguments)
+    finally:
+        torch.set_flush_denormal(False)
     return 0
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    torch.set_flush_denormal(True)  # numbers too small to matter cost a hundred times the others
     text = arguments.recipe.read_text() if arguments.recipe else "{}"
     recipe = Recipe.model_validate_json(text)
     listed = arguments.data / "image2label_train.json"
