@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Begin, or go on where the folder's state ends."""
-    # Numbers too small to matter cost a hundred times the others. Of the whole process, so put back:
-    # with it, SciPy's trees of points never come to an end.
+    # Numbers too small to matter cost a hundred times the others. It holds for the whole process,
+    # so it is put back: with it, SciPy's trees of points never come to an end.
     torch.set_flush_denormal(True)
     try:
         with processes.joined(torch.device("cpu")):
