@@ -1,6 +1,6 @@
 """What many boxes on one slice cost, one by one and in one pass of the decoder.
 
-    python -P benchmarks/decoder.py
+    python -m benchmarks.decoder
 
 Both ways end in a mask at slice size. ViT-B's prompt encoder and decoder, and the default model's
 kind, which draws its prompts; the weights are functions of their names, so nothing is downloaded.
@@ -14,17 +14,17 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
 
+from benchmarks.turns import ratio, take_turns
+from benchmarks.vit_b import random_weights
 from mlworker.contract.messages import Box, Variant
 from mlworker.inference.predictor import Predictor, Prompt
 from mlworker.model import sam_med2d
-from mlworker.model.checkpoint import load_strictly, random_weight
+from mlworker.model.checkpoint import load_strictly
 
 OBJECTS: Final = (1, 8, 32)
 VARIANTS: Final[tuple[Variant, ...]] = ("vit_b", "hybrid_t")
@@ -60,26 +60,23 @@ def print_row(variant: Variant, *, objects: int, side: int, turns: int) -> None:
     def one_pass() -> None:
         predictor.predict_many(embedding, height=side, width=side, prompts=prompts)
 
-    one_by_one()  # some things are slow only the first time
-    one_pass()
-    times = [(seconds(one_by_one), seconds(one_pass)) for _ in range(turns)]
-    alone, together = (statistics.median(each) for each in zip(*times, strict=True))
-    ratio = statistics.median(one / other for one, other in times)
-    rates = f"{objects / alone:.0f} | {objects / together:.0f}"
-    print(f"| {variant} | {objects} | {rates} | {ratio:.2f} |", flush=True)
+    ways = {"one by one": one_by_one, "one pass": one_pass}
+    times = take_turns(ways, turns=turns, clock=time.process_time)
+    rates = " | ".join(f"{objects / statistics.median(times[way]):.0f}" for way in ways)
+    gained = ratio(times, faster="one pass", slower="one by one")
+    print(f"| {variant} | {objects} | {rates} | {gained:.2f} |", flush=True)
 
 
 def untrained_predictor(variant: Variant) -> Predictor:
     """Prompt encoder and mask decoder with random weights, the same on every machine."""
 
-    def filled(part: nn.Module) -> nn.Module:
-        state = part.state_dict()
-        load_strictly(part, {k: random_weight(k, v, seed=0) for k, v in state.items()})
-        return part
-
-    return Predictor(
-        filled(sam_med2d.build_prompt_encoder(variant)), filled(sam_med2d.build_mask_decoder())
+    prompt_encoder, mask_decoder = (
+        sam_med2d.build_prompt_encoder(variant),
+        sam_med2d.build_mask_decoder(),
     )
+    for module in (prompt_encoder, mask_decoder):
+        load_strictly(module, random_weights(module))
+    return Predictor(prompt_encoder, mask_decoder)
 
 
 def random_box(by: np.random.Generator, *, side: int) -> Box:
@@ -87,13 +84,6 @@ def random_box(by: np.random.Generator, *, side: int) -> Box:
     width, height = by.uniform(side / 8, side / 2, 2)
     x, y = by.uniform(0, side - width), by.uniform(0, side - height)
     return Box(x0=x, y0=y, x1=x + width, y1=y + height)
-
-
-def seconds(call: Callable[[], None]) -> float:
-    """Processor time."""
-    begin = time.process_time()
-    call()
-    return time.process_time() - begin
 
 
 if __name__ == "__main__":

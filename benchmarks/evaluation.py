@@ -28,15 +28,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.encoder import (
-    cpu_seconds,
-    golden_weights,
+from benchmarks.turns import cpu_seconds, ratio, take_turns
+from benchmarks.vit_b import (
     part,
     published_encoder,
-    ratio,
+    random_weights,
     served_encoder,
     served_predictor,
-    take_turns,
 )
 from mlworker.contract.messages import Box
 from mlworker.inference.encoder import Encoding
@@ -77,7 +75,7 @@ def measure(
     samples: Sequence[Sample], *, turns: int, precision: str, clock: Callable[[], float]
 ) -> None:
     """Print pairs a second, of each way."""
-    weights = golden_weights(sam_med2d.build())
+    weights = random_weights(sam_med2d.build())
     plain = published_encoder()
     load_strictly(plain, part(weights, "image_encoder."))
     predictor = served_predictor(weights)

@@ -1,12 +1,11 @@
 """What a training step costs, beside the same step written the published way.
 
-    python -P benchmarks/training_step.py
+    python -m benchmarks.training_step
 
 A step is 2 images with 5 masks each, encoded, asked for and corrected eight times: 9 moves of the
-optimiser, ViT-B with adapters, two threads. The published way is built here from
-segment-anything's modules and adapters as the paper draws them: plain blocks, every part's
-gradients switched on and off between the moves, Adam over all parameters, losses and prompts as its
-code computes them.
+optimiser, ViT-B with adapters, two threads. The published way is built from segment-anything's
+modules and adapters as the paper draws them: every part's gradients switched on and off between the
+moves, Adam over all parameters, losses and prompts as its code computes them.
 
 Each way runs in a process of its own, so that its peak of resident memory is its own; they take
 turns, step by step, so that a busy machine is busy for all of them. Figures are medians, ratios
@@ -23,7 +22,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -31,10 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.vit_b import published_encoder
 from mlworker.inference.geometry import Frame
 from mlworker.model import sam_med2d
-from mlworker.model.torchvision_operators import modeling
-from mlworker.training.dataset import Scene
+from mlworker.training.dataset import DrawnImage
 from mlworker.training.settings import Settings
 from mlworker.training.step import Part, Trainer
 
@@ -93,7 +91,7 @@ def _ratio(figures: dict[str, list[float]], first: str, way: str) -> float:
 
 def start(way: str, *, threads: int) -> subprocess.Popen[str]:
     """A child that waits for its turn."""
-    command = [sys.executable, "-P", __file__, "--child", way, "--threads", str(threads)]
+    command = [sys.executable, "-m", __spec__.name, "--child", way, "--threads", str(threads)]
     # Passive: who waits for a turn must not keep a core busy.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.Popen(
@@ -127,7 +125,7 @@ def serve(way: str, *, threads: int) -> None:
         print(time.perf_counter() - began, time.process_time() - used, loss, flush=True)
 
 
-def scenes() -> list[Scene]:
+def drawn_images() -> list[DrawnImage]:
     """Noise with ellipses."""
     by = np.random.default_rng(0)
     y, x = np.mgrid[:SIZE, :SIZE]
@@ -138,7 +136,7 @@ def scenes() -> list[Scene]:
             (cx, cy), (rx, ry) = by.uniform(60, 196, 2), by.uniform(12, 50, 2)
             masks.append(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1)
         image = by.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-        drawn.append(Scene(image, np.stack(masks)))
+        drawn.append(DrawnImage(image, np.stack(masks)))
     return drawn
 
 
@@ -147,11 +145,11 @@ def our_way(precision: str) -> Step:
     settings = Settings.model_validate({"precision": precision})
     model = sam_med2d.build("vit_b")
     trainer = Trainer(model, settings=settings, frame=Frame(), device=torch.device("cpu"))
-    drawn = scenes()
+    drawn = drawn_images()
 
     def step(number: int) -> float:
         chances = [np.random.default_rng((number, image)) for image in range(IMAGES)]
-        part = Part(scenes=drawn, chances=chances)
+        part = Part(images=drawn, chances=chances)
         chance = np.random.default_rng(number)
         loss, _ = trainer.step([part], chance=chance, rate=settings.learning_rate)
         return loss
@@ -159,75 +157,9 @@ def our_way(precision: str) -> Step:
     return step
 
 
-class PlainAdapter(nn.Module):
-    """The paper's adapter as it is drawn."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(dim, dim // 4, bias=False),
-            nn.ReLU(),
-            nn.Linear(dim // 4, dim, bias=False),
-            nn.Sigmoid(),
-        )
-        self.spatial = nn.Sequential(
-            nn.Conv2d(dim, dim, kernel_size=3, stride=2, padding=1, bias=False),
-            nn.ReLU(),
-            nn.ConvTranspose2d(dim, dim, kernel_size=4, stride=2, padding=1, bias=False),
-            nn.ReLU(),
-        )
-
-    def forward(self, x: Tensor) -> Any:
-        """(B, rows, columns, dim) -> the same shape."""
-        x = x.permute(0, 3, 1, 2)
-        gated = self.gate(x)[:, :, None, None] * x
-        return self.norm((x + self.spatial(gated)).permute(0, 2, 3, 1))
-
-
-class PlainBlock(modeling.image_encoder.Block):  # type: ignore[misc]
-    """segment-anything's block with an adapter beside its perceptron."""
-
-    def forward(self, x: Tensor) -> Any:
-        """(B, rows, columns, dim) -> the same shape."""
-        image_encoder = modeling.image_encoder
-        attended = self.norm1(x)
-        if self.window_size > 0:
-            size = attended.shape[1:3]
-            attended, padded = image_encoder.window_partition(attended, self.window_size)
-        attended = self.attn(attended)
-        if self.window_size > 0:
-            attended = image_encoder.window_unpartition(attended, self.window_size, padded, size)
-        x = x + attended
-        normed = self.norm2(x)
-        return x + self.mlp(normed) + self.adapter(normed)
-
-
-def plain_image_encoder() -> Any:
-    """ViT-B at 256 px of segment-anything's own modules, with plain adapters."""
-    encoder = modeling.ImageEncoderViT(
-        img_size=SIZE,
-        patch_size=16,
-        embed_dim=768,
-        depth=12,
-        num_heads=12,
-        out_chans=256,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=14,
-        global_attn_indexes=(2, 5, 8, 11),
-    )
-    for block in encoder.blocks:
-        block.__class__ = PlainBlock
-        block.adapter = PlainAdapter(768)
-    return encoder
-
-
 def published_way() -> Step:
     """The step of the published code, on CPU in float32."""
-    encoder = plain_image_encoder()
+    encoder = published_encoder()
     prompt_encoder, mask_decoder = (
         sam_med2d.build_prompt_encoder("vit_b"),
         sam_med2d.build_mask_decoder(),
@@ -235,9 +167,9 @@ def published_way() -> Step:
     parts = nn.ModuleDict({"image": encoder, "prompt": prompt_encoder, "mask": mask_decoder})
     parts.train()
     optimiser = torch.optim.Adam(parts.parameters(), lr=1e-4)
-    drawn = scenes()
+    drawn = drawn_images()
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
-    truth = torch.from_numpy(np.concatenate([scene.masks for scene in drawn])).float()[:, None]
+    truth = torch.from_numpy(np.concatenate([image.masks for image in drawn])).float()[:, None]
 
     def step(number: int) -> float:
         by = np.random.default_rng(number)
@@ -245,7 +177,7 @@ def published_way() -> Step:
             [((torch.from_numpy(s.image) - mean) / std).permute(2, 0, 1) for s in drawn]
         )
         for name, parameter in encoder.named_parameters():
-            parameter.requires_grad = "adapter" in name
+            parameter.requires_grad = "Adapter" in name
         embeddings = torch.cat([e.repeat(MASKS, 1, 1, 1) for e in encoder(images)])
         boxes = clicks = None
         if by.random() > 0.5:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import django
 import pytest
+import redis
 
 from delineate.supervision import postgres_server, redis_server
 from delineate.supervision.account import database_account
@@ -76,16 +77,16 @@ def services() -> Iterator[Services]:
         account=account,
         durable=False,
     )
-    redis = redis_server.prepare(
+    broker = redis_server.prepare(
         _FOLDER / "redis",
         port=_PORTS["redis"],
         password=_PASSWORD,
         account=account,
         durable=False,
     )
-    running = [_start(redis.child()), _start(postgres.child())]
+    running = [_start(broker.child()), _start(postgres.child())]
     try:
-        _wait_until(redis.is_ready)
+        _wait_until(broker.is_ready)
         _wait_until(postgres.is_ready)
         yield SERVICES
     finally:
@@ -94,6 +95,18 @@ def services() -> Iterator[Services]:
             end_family(process, signal.SIGKILL)
             process.wait()
         postgres_server.clear_leftovers(postgres.data)
+
+
+@pytest.fixture
+def broker(services: Services) -> Iterator[redis.Redis]:
+    """Redis, empty when the test begins."""
+    yield from _emptied_broker(services)
+
+
+@pytest.fixture(scope="module")
+def module_broker(services: Services) -> Iterator[redis.Redis]:
+    """Redis, empty when the module's first test begins: for a worker that they all share."""
+    yield from _emptied_broker(services)
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +122,12 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"The shared data are not at {folder}; set DELINEATE_SHARED to their folder.")
     return folder
+
+
+def _emptied_broker(services: Services) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(services.redis_url) as client:
+        client.flushdb()
+        yield client
 
 
 def _start(child: Child) -> subprocess.Popen[bytes]:

@@ -8,7 +8,6 @@ import uuid
 
 import numpy as np
 import pytest
-import redis
 from celery import Celery
 
 from mlworker.contract import masks
@@ -38,14 +37,6 @@ POINT = Point(x=40, y=30, positive=True)
 
 
 @pytest.fixture(scope="module")
-def broker(services):
-    client = redis.Redis.from_url(services.redis_url)
-    client.flushdb()
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
 def store(services):
     return Store(services.storage_url)
 
@@ -61,24 +52,24 @@ def send(services):
 
 
 @pytest.fixture
-def ask(send, broker):
+def ask(send, module_broker):
     def _ask(command):
         send(command)
-        answer = broker.blpop([command.reply_to], timeout=30)
+        answer = module_broker.blpop([command.reply_to], timeout=30)
         assert answer is not None
         return reply_adapter.validate_json(answer[1])
 
     return _ask
 
 
-def test_a_slice_is_encoded_then_clicked_then_refined(send, ask, broker, store):
+def test_a_slice_is_encoded_then_clicked_then_refined(send, ask, module_broker, store):
     image = commands.stored_image(store, commands.ct_slice(shift=200))
     command = commands.segment(image, model_digest=MODEL, points=(POINT,))
     assert ask(command) == NotPrepared(request_id=command.request_id)
 
     encoding = commands.encode(image, model_digest=MODEL)
     send(encoding)
-    event = _event(broker)
+    event = _event(module_broker)
     assert [(each.encoding_id, each.code) for each in event.slices] == [
         (encoding.items[0].encoding_id, None)
     ]
@@ -86,20 +77,20 @@ def test_a_slice_is_encoded_then_clicked_then_refined(send, ask, broker, store):
     first = ask(commands.segment(image, model_digest=MODEL, points=(POINT,)))
     assert isinstance(first, Segmented)
     assert masks.decode(first.mask)[30, 40]
-    assert broker.exists(logits_key(first.proposal_id))
+    assert module_broker.exists(logits_key(first.proposal_id))
 
     refine = PreviousLogits(proposal_id=first.proposal_id)
     more = (POINT, Point(x=41, y=31, positive=False))
     refined = ask(commands.segment(image, model_digest=MODEL, points=more, refine=refine))
     assert not masks.decode(refined.mask)[31, 41]
 
-    broker.delete(logits_key(first.proposal_id))
+    module_broker.delete(logits_key(first.proposal_id))
     forgotten = ask(commands.segment(image, model_digest=MODEL, points=more, refine=refine))
     assert isinstance(forgotten, Failed)
     assert forgotten.code == "refinement_expired"
 
 
-def test_slices_that_cannot_be_read_fail_alone(send, broker, store):
+def test_slices_that_cannot_be_read_fail_alone(send, module_broker, store):
     pixels = commands.ct_slice(shift=201)
     good, lost, changed = (commands.stored_image(store, pixels) for _ in range(3))
     lost = lost.model_copy(update={"pixels_key": "studies/none/none.npy"})
@@ -107,7 +98,7 @@ def test_slices_that_cannot_be_read_fail_alone(send, broker, store):
 
     send(commands.encode(good, lost, changed, model_digest=MODEL))
 
-    assert [each.code for each in _event(broker).slices] == [
+    assert [each.code for each in _event(module_broker).slices] == [
         None,
         "artifact_missing",
         "artifact_invalid",
@@ -169,16 +160,16 @@ def test_it_refuses_as_the_worker_does(store, prompts, code):
     assert reply.code == code
 
 
-def test_heartbeats_are_those_of_living_workers(services, broker):
+def test_heartbeats_are_those_of_living_workers(services, module_broker):
     with null_worker.heartbeats(services.redis_url):
         pass
 
-    assert all(broker.exists(f"heartbeat:{queue}") for queue in null_worker.QUEUES)
+    assert all(module_broker.exists(f"heartbeat:{queue}") for queue in null_worker.QUEUES)
 
 
-def _event(broker):
+def _event(module_broker):
     """The next event on the server's queue, as Celery carries it."""
-    queued = broker.blpop([EVENT_QUEUE], timeout=30)
+    queued = module_broker.blpop([EVENT_QUEUE], timeout=30)
     assert queued is not None
     arguments = json.loads(base64.b64decode(json.loads(queued[1])["body"]))[0]
     return event_adapter.validate_json(arguments[0])

@@ -43,8 +43,8 @@ class SingleSample(DataError):
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One drawn image (size, size, 3) with its drawn masks (masks, size, size)."""
+class DrawnImage:
+    """An image (size, size, 3) with its drawn masks (masks, size, size)."""
 
     image: Rgb
     masks: npt.NDArray[np.bool_]
@@ -82,8 +82,8 @@ class Dataset:
     def __len__(self) -> int:
         return len(self._images)
 
-    def draw(self, *, epoch: int, step: int, place: int, masks: int) -> Scene:
-        """The scene at ``place`` of the epoch's order, which begins anew where it ends."""
+    def draw(self, *, epoch: int, step: int, place: int, masks: int) -> DrawnImage:
+        """The image at ``place`` of the epoch's order, which begins anew where it ends."""
         by = np.random.default_rng((self._seed, 1, step, place))
         if self._balance:
             drawn = self._balance.draw(masks, by=by)
@@ -93,7 +93,7 @@ class Dataset:
             drawn = [group[i] for i in by.integers(0, len(group), size=masks)]
         return self._read(drawn, by=by)
 
-    def _read(self, drawn: Sequence[Sample], *, by: np.random.Generator) -> Scene:
+    def _read(self, drawn: Sequence[Sample], *, by: np.random.Generator) -> DrawnImage:
         image = read_image(drawn[0].image)
         distinct = {sample.mask: read_mask(sample.mask, image=image) for sample in drawn}
         if self._augmented:
@@ -108,9 +108,9 @@ class Dataset:
                 )
                 if all(mask.any() for mask in cut):
                     kept = dict(zip(distinct, cut, strict=True))
-                    return Scene(changed, np.stack([kept[s.mask] > 0 for s in drawn]))
+                    return DrawnImage(changed, np.stack([kept[s.mask] > 0 for s in drawn]))
         small = {path: mask_in_frame(mask, self._frame) for path, mask in distinct.items()}
-        return Scene(self._frame.resized(image), np.stack([small[s.mask] for s in drawn]))
+        return DrawnImage(self._frame.resized(image), np.stack([small[s.mask] for s in drawn]))
 
 
 def read_manifest(path: Path, *, root: Path) -> tuple[list[Sample], list[Sample]]:

@@ -225,7 +225,7 @@ class _Run:
         number = (within * settings.accumulate + part) * processes.count() + processes.rank()
         places = range(number * settings.images, (number + 1) * settings.images)
         return Part(
-            scenes=[
+            images=[
                 self._data.draw(epoch=epoch, step=step, place=place, masks=settings.masks)
                 for place in places
             ],

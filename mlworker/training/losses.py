@@ -2,7 +2,7 @@
 
 Logits and masks are (N, rows, columns) of the same shape, masks with values 0 and 1. As published,
 Dice and IoU are taken over the whole batch at once, not mask by mask: large structures count more.
-The functions named ``..._each`` give one value per mask, (N,), for choosing among candidates.
+``dice_each`` gives one value per mask, (N,), for choosing among candidates.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ def published(
 
 def focal(logits: Tensor, masks: Tensor) -> Tensor:
     """Focal loss, the mean over all pixels."""
-    return focal_each(logits, masks).mean()
+    against = logits * (1 - 2 * masks)  # the logit of the untruth
+    missed = torch.sigmoid(against)  # 1 - p of the truth
+    surprise = functional.softplus(against)  # -log p of the truth, finite for any logit
+    alpha = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * masks
+    return (alpha * missed**FOCAL_GAMMA * surprise).mean()
 
 
 def dice(logits: Tensor, masks: Tensor) -> Tensor:
@@ -55,15 +59,6 @@ def mask_iou(logits: Tensor, masks: Tensor, predicted_iou: Tensor) -> Tensor:
     """Squared difference of the predicted IoUs, (N,), from the batch's soft IoU."""
     iou = _iou_of(_sums(torch.sigmoid(logits), masks, dims=(0, 1, 2)))
     return functional.mse_loss(predicted_iou, iou.expand_as(predicted_iou))
-
-
-def focal_each(logits: Tensor, masks: Tensor) -> Tensor:
-    """Focal loss per mask, (N,)."""
-    against = logits * (1 - 2 * masks)  # the logit of the untruth
-    missed = torch.sigmoid(against)  # 1 - p of the truth
-    surprise = functional.softplus(against)  # -log p of the truth, finite for any logit
-    alpha = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * masks
-    return (alpha * missed**FOCAL_GAMMA * surprise).mean(dim=(1, 2))
 
 
 def dice_each(logits: Tensor, masks: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from mlworker.inference.geometry import normalise
 from mlworker.inference.predictor import dense_positions
 from mlworker.model import sam_med2d
 from mlworker.model.decode import decode
-from mlworker.training import processes, simulate
+from mlworker.training import losses, processes, simulate
 from mlworker.training.augment import Augmentation
 from mlworker.training.samples import Sample
 from mlworker.training.scenes import Library, Scene
@@ -400,14 +400,13 @@ def _dice_and_border(logits: Tensor, target: Tensor) -> Tensor:
     to nothing. One over inside and outside apart: without it nothing at all is drawn at first,
     because outside is so much larger.
     """
-    p = torch.sigmoid(logits)
     area = target.sum((1, 2))
-    dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + area + 1)
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     share = logits.shape[1] * logits.shape[2] / 256
     inside, everything = (entropy * target).sum((1, 2)), entropy.sum((1, 2))
     outside = target[0].numel() - area
     apart = inside / (area + 1) + (everything - inside) / (outside + 1)
+    dice = losses.dice_each(logits, target)
     return dice + 0.5 * everything / (2 * area + share) + 0.5 * apart
 
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from mlworker.contract.messages import Box, Point
 from mlworker.model.sam_med2d import IMAGE_SIZE
 from mlworker.training import simulate
-from mlworker.training.samples import DataError, Sample
+from mlworker.training.samples import DataError, Sample, json_object
 
 Mask = npt.NDArray[np.bool_]
 
@@ -122,7 +122,7 @@ class PromptFile:
 
     def __init__(self, path: Path, *, root: Path) -> None:
         """Raises PromptFileError. Masks are named relative to ``root``, or by their bare name."""
-        content = _json_object(path)
+        content = json_object(path, refusal=PromptFileError)
         ours = content.get("format") == FORMAT
         if ours and content.get("version") != 1:
             raise PromptFileError(f"{path} is of a version that is not known")
@@ -219,13 +219,3 @@ def _numbers(value: Any, *, of: int, where: str) -> npt.NDArray[np.float64]:
     if numbers.size % of or not np.isfinite(numbers).all():
         raise PromptFileError(f"{where} has prompts that are not {of} finite numbers each")
     return numbers.reshape(-1, of)
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PromptFileError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise PromptFileError(f"{path} is not a JSON object")
-    return content

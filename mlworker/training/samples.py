@@ -40,7 +40,7 @@ class Sample:
 def read_image2label(path: Path, *, root: Path) -> list[Sample]:
     """SAM-Med2D's training list, {image: [mask, ...]}; raises DataError."""
     pairs = []
-    for image, masks in _json_object(path).items():
+    for image, masks in json_object(path).items():
         if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
             raise DataError(f"{path.name}: the masks of {image} are not a list of file names")
         pairs += [(image, mask) for mask in masks]
@@ -50,7 +50,7 @@ def read_image2label(path: Path, *, root: Path) -> list[Sample]:
 def read_label2image(path: Path, *, root: Path) -> list[Sample]:
     """SAM-Med2D's test list, {mask: image}; raises DataError."""
     pairs = []
-    for mask, image in _json_object(path).items():
+    for mask, image in json_object(path).items():
         if not isinstance(image, str):
             raise DataError(f"{path.name}: the image of {mask} is not a file name")
         pairs.append((image, mask))
@@ -110,6 +110,17 @@ def refuse_shared_subjects(training: Sequence[Sample], validation: Sequence[Samp
         )
 
 
+def json_object(path: Path, *, refusal: type[DataError] = DataError) -> dict[str, Any]:
+    """What a JSON file holds; ``refusal`` is raised where that is not an object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise refusal(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise refusal(f"{path} is not a JSON object")
+    return content
+
+
 def _samples(pairs: list[tuple[str, str]], *, path: Path, root: Path) -> list[Sample]:
     if not pairs:
         raise DataError(f"{path} lists nothing")
@@ -127,13 +138,3 @@ def _label(image: str, mask: str) -> str:
     name = Path(mask).stem.removeprefix(f"{Path(image).stem}_")
     label, _, number = name.rpartition("_")
     return label if label and number.isdigit() else name
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is not a JSON object")
-    return content

@@ -32,7 +32,7 @@ from mlworker.inference.predictor import dense_positions
 from mlworker.model.decode import decode
 from mlworker.model.sam_med2d import SamMed2D
 from mlworker.training import losses, processes, simulate
-from mlworker.training.dataset import Scene
+from mlworker.training.dataset import DrawnImage
 from mlworker.training.settings import Settings, Trainable
 
 _LARGE: Final = 1_000_000  # values of a weight
@@ -46,7 +46,7 @@ class NotFinite(ValueError):
 class Part:
     """A batch of images, and the chance that each of them is asked with."""
 
-    scenes: list[Scene]
+    images: list[DrawnImage]
     chances: list[np.random.Generator]
 
 
@@ -94,7 +94,7 @@ class Trainer:
         boxes = chance.random() < settings.box_share
         told = [
             self._descend(
-                self._first_answer(session, part.scenes, boxes=boxes)
+                self._first_answer(session, part.images, boxes=boxes)
                 for session, part in zip(sessions, parts, strict=True)
             )
         ]
@@ -133,16 +133,16 @@ class Trainer:
                 raise NotFinite("weights have become infinite or undefined")
 
     def _session(self, part: Part) -> Session:
-        truth = np.concatenate([scene.masks for scene in part.scenes])
+        truth = np.concatenate([image.masks for image in part.images])
         target = torch.from_numpy(truth).to(self._device, torch.float32)
-        masks = len(part.scenes[0].masks)
+        masks = len(part.images[0].masks)
         return Session(truth=truth, target=target, by=part.chances, masks=masks)
 
-    def _first_answer(self, session: Session, scenes: list[Scene], *, boxes: bool) -> Tensor:
-        images = torch.stack([normalise(scene.image) for scene in scenes]).to(self._device)
+    def _first_answer(self, session: Session, images: list[DrawnImage], *, boxes: bool) -> Tensor:
+        pixels = torch.stack([normalise(image.image) for image in images]).to(self._device)
         encoder_learns = self.settings.trainable != "decoder"
         with self._mixed(), torch.set_grad_enabled(encoder_learns):
-            encoded = self.model.image_encoder(images).float()
+            encoded = self.model.image_encoder(pixels).float()
         embeddings = encoded.repeat_interleave(session.masks, dim=0)
         session.embeddings = embeddings.detach()
         if boxes:

@@ -45,14 +45,6 @@ def seeded(seed: int) -> FromSeed:
 
 
 @pytest.fixture
-def broker(services) -> Iterator[redis.Redis]:
-    """The broker, with empty queues."""
-    with redis.Redis.from_url(services.redis_url) as client:
-        client.flushdb()
-        yield client
-
-
-@pytest.fixture
 def null(services, broker) -> Iterator[None]:
     """Somebody behind the door."""
     with null_worker.running(services.redis_url, services.storage_url):

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import redis
 
 from mlworker import tasks
 from mlworker.app import TASK_DEADLINE_S, Heartbeat, app, queue_of
@@ -26,15 +25,7 @@ PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")
-def broker(services):
-    client = redis.Redis.from_url(services.redis_url)
-    client.flushdb()
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def worker(broker, tmp_path_factory):
+def worker(module_broker, tmp_path_factory):
     """The process that answers clicks, started as the supervisor starts it."""
     command = [sys.executable, "-m", "celery", "-A", "mlworker.app", "worker", "-Q", "interactive"]
     options = ["--pool=solo", "--without-gossip", "--without-mingle", "-n", "test@%h"]
@@ -73,48 +64,48 @@ def _command(image, model):
     return command.model_copy(update=fields)
 
 
-def _answer(broker, command, *, payload=None):
+def _answer(module_broker, command, *, payload=None):
     """Send it as the server does; what comes back."""
     app.send_task(
         SegmentSlice.task, args=[payload or command.model_dump_json()], queue=SegmentSlice.queue
     )
-    answer = broker.blpop([command.reply_to], timeout=PATIENCE_S)
+    answer = module_broker.blpop([command.reply_to], timeout=PATIENCE_S)
     assert answer is not None
     return reply_adapter.validate_json(answer[1])
 
 
-async def test_a_worker_says_that_it_lives_and_answers(broker, worker, prepared, model):
-    await until(lambda: broker.exists(HEARTBEAT))
-    assert float(broker.get(HEARTBEAT)) <= time.time()
+async def test_a_worker_says_that_it_lives_and_answers(module_broker, worker, prepared, model):
+    await until(lambda: module_broker.exists(HEARTBEAT))
+    assert float(module_broker.get(HEARTBEAT)) <= time.time()
 
-    reply = _answer(broker, _command(prepared, model))
+    reply = _answer(module_broker, _command(prepared, model))
 
     assert isinstance(reply, Segmented)
-    first = broker.get(HEARTBEAT)
-    await until(lambda: broker.get(HEARTBEAT) != first)
+    first = module_broker.get(HEARTBEAT)
+    await until(lambda: module_broker.get(HEARTBEAT) != first)
 
 
 async def test_a_message_of_another_version_does_not_end_the_worker(
-    broker, worker, prepared, model
+    module_broker, worker, prepared, model
 ):
     command = _command(prepared, model)
     payload = command.model_dump_json().replace('"contract_version":1', '"contract_version":9')
 
-    reply = _answer(broker, command, payload=payload)
+    reply = _answer(module_broker, command, payload=payload)
 
     assert isinstance(reply, Failed)
     assert reply.code == "message_invalid"
-    assert isinstance(_answer(broker, _command(prepared, model)), Segmented)
+    assert isinstance(_answer(module_broker, _command(prepared, model)), Segmented)
 
 
-async def test_a_worker_outlives_its_connections(broker, worker, prepared, model):
-    await until(lambda: broker.exists(HEARTBEAT))
-    broker.client_kill_filter(_type="normal", skipme=True)
-    broker.delete(HEARTBEAT)
+async def test_a_worker_outlives_its_connections(module_broker, worker, prepared, model):
+    await until(lambda: module_broker.exists(HEARTBEAT))
+    module_broker.client_kill_filter(_type="normal", skipme=True)
+    module_broker.delete(HEARTBEAT)
 
     # The broker's queue survives: what is sent meanwhile is answered after the reconnection.
-    assert isinstance(_answer(broker, _command(prepared, model)), Segmented)
-    await until(lambda: broker.exists(HEARTBEAT))
+    assert isinstance(_answer(module_broker, _command(prepared, model)), Segmented)
+    await until(lambda: module_broker.exists(HEARTBEAT))
 
 
 def test_a_worker_without_an_address_says_what_it_misses():

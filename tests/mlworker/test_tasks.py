@@ -11,7 +11,6 @@ from importlib import resources
 
 import numpy as np
 import pytest
-import redis
 import torch
 
 from mlworker import tasks
@@ -47,14 +46,6 @@ from mlworker.model.checkpoint import Checkpoint, digest_of_file
 from tests.mlworker import commands, reference
 
 POINT = Point(x=40, y=30, positive=True)
-
-
-@pytest.fixture
-def broker(services):
-    client = redis.Redis.from_url(services.redis_url)
-    client.flushdb()
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

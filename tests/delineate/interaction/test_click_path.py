@@ -75,14 +75,6 @@ def model_process(queue: str) -> Any:
 
 
 @pytest.fixture
-def broker(services) -> Iterator[redis.Redis]:
-    """The broker, with empty queues."""
-    with redis.Redis.from_url(services.redis_url) as client:
-        client.flushdb()
-        yield client
-
-
-@pytest.fixture
 def system(services, broker, real_model: str, settings) -> Iterator[None]:
     """The encode queue's process, and the server's that takes note of what it made."""
     test_database = services.database_url.rsplit("/", 1)[0] + "/test_delineate"

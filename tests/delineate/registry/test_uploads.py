@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import redis
 from django.core.files import File
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
@@ -37,14 +36,6 @@ DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
 MODELS = "/api/models"
 UPLOADS = "/api/models/uploads"
 DEFAULT = "/api/models/default"
-
-
-@pytest.fixture
-def broker(services) -> Iterator[redis.Redis]:
-    """The broker, with empty queues."""
-    with redis.Redis.from_url(services.redis_url) as client:
-        client.flushdb()
-        yield client
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_a_draw_is_a_function_of_seed_step_and_place(samples, augmented):
 
     assert drawn[0].image.shape == (64, 64, 3)
     assert drawn[0].masks.shape == (3, 64, 64)
-    assert all(mask.any() for scene in drawn for mask in scene.masks)
+    assert all(mask.any() for image in drawn for mask in image.masks)
     same = [
         np.array_equal(drawn[0].image, other.image) and np.array_equal(drawn[0].masks, other.masks)
         for other in drawn[1:]

@@ -11,7 +11,7 @@ import torch
 from mlworker.inference.geometry import Frame
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, load_strictly
-from mlworker.training.dataset import Scene
+from mlworker.training.dataset import DrawnImage
 from mlworker.training.settings import Settings
 from mlworker.training.step import NotFinite, Part, Trainer, learns
 
@@ -31,13 +31,13 @@ def model(small_checkpoint):
 
 def part(*, images: int = 1, masks: int = 2, seed: int = 0) -> Part:
     y, x = np.mgrid[:SIZE, :SIZE]
-    scenes, by = [], np.random.default_rng(seed)
+    drawn, by = [], np.random.default_rng(seed)
     for _ in range(images):
         discs = [(x - cx) ** 2 + (y - 120) ** 2 < 40**2 for cx in by.uniform(60, 190, masks)]
         image = by.integers(0, 60, (SIZE, SIZE, 3)).astype(np.uint8)
         image[np.any(discs, axis=0)] += 120
-        scenes.append(Scene(image, np.stack(discs)))
-    return Part(scenes, [np.random.default_rng((seed, number)) for number in range(images)])
+        drawn.append(DrawnImage(image, np.stack(discs)))
+    return Part(drawn, [np.random.default_rng((seed, number)) for number in range(images)])
 
 
 def trainer(model, **settings: Any) -> Trainer:
