@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from mlworker.contract.messages import CONTRACT_VERSION, Digest, Message
+from mlworker.contract.messages import CONTRACT_VERSION, Digest, Message, Window
 
 SHARED_SUBJECT: Final = "shared_subject"  # the type of that error
 
@@ -38,6 +38,7 @@ class TrainingImage(Message):
     """An image with its masks; ``subject`` is a pseudonym."""
 
     image: StoredFile
+    window: Window | None = None  # in stored values; None: all of them, or 8 bits as they are
     masks: tuple[TrainingMask, ...] = Field(min_length=1)
     modality: str = Field(min_length=1)
     subject: str = Field(min_length=1)

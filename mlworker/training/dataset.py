@@ -94,7 +94,9 @@ class Dataset:
         return self._read(drawn, by=by)
 
     def _read(self, drawn: Sequence[Sample], *, by: np.random.Generator) -> DrawnImage:
-        image = read_image(drawn[0].image)
+        image = read_image(
+            drawn[0].image, window=drawn[0].window, near=by if self._augmented else None
+        )
         distinct = {sample.mask: read_mask(sample.mask, image=image) for sample in drawn}
         if self._augmented:
             for _ in range(_TRIES):
@@ -138,6 +140,7 @@ def read_manifest(path: Path, *, root: Path) -> tuple[list[Sample], list[Sample]
                 label=mask.label,
                 modality=item.modality,
                 subject=item.subject,
+                window=item.window,
             )
             for mask in item.masks
         ]
@@ -155,7 +158,7 @@ def survey(samples: Sequence[Sample], *, frame: Frame) -> Survey:
     content = hashlib.sha256()
     for path, group in by_image(samples).items():
         try:
-            image = read_image(path)
+            image = read_image(path, window=group[0].window)
         except DataError as error:
             problems.append(f"{type(error).__name__}: {error}")
             continue

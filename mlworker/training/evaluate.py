@@ -213,7 +213,7 @@ def _scenes(
         )
 
     try:
-        rgb = read_image(path)
+        rgb = read_image(path, window=group[0].window)
     except DataError as error:
         leave_out(group, error)
         return

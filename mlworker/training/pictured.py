@@ -31,7 +31,7 @@ def picture(case: Case) -> bytes:
 
     Reads the image and the mask again: of an evaluation only the answer is kept.
     """
-    rgb = read_image(case.sample.image)
+    rgb = read_image(case.sample.image, window=case.sample.window)
     truth, predicted = read_mask(case.sample.mask, image=rgb), case.mask()
     left, top, right, bottom = _shown(truth, predicted)
     part = rgb[top:bottom, left:right]

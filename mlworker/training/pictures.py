@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from mlworker.contract.artifacts import Array
-from mlworker.contract.messages import SliceImage
+from mlworker.contract.messages import SliceImage, Window
 from mlworker.inference.geometry import Rgb, to_rgb
 from mlworker.training.samples import DataError
 
 Mask = npt.NDArray[np.bool_]
+
+WINDOW_WIDTH: Final = 0.5  # log2 range of a drawn window's width
+WINDOW_CENTRE: Final = 0.15  # how far its centre is moved, in widths
 
 
 class FileMissing(DataError):
@@ -37,12 +41,18 @@ class EmptyMask(DataError):
     """A mask of nothing, which no prompt can ask for."""
 
 
-def read_image(path: Path) -> Rgb:
+def read_image(
+    path: Path, *, window: Window | None = None, near: np.random.Generator | None = None
+) -> Rgb:
     """(rows, columns, 3) uint8 of a picture, or of stored values in a .npy file.
 
-    8-bit grey and colour are kept; anything deeper is scaled linearly, lowest to highest value.
+    8-bit grey and colour are kept; anything deeper is seen through ``window`` (in stored values),
+    or from its lowest to its highest value. With ``near``, through one drawn near that: people set
+    theirs by hand, and scanners differ in what they suggest.
     """
     stored = _stored(path)
+    if near is not None and stored.ndim == 2:
+        window = _window_near(window or _whole_range(stored), by=near)
     try:
         return to_rgb(
             stored,
@@ -51,6 +61,7 @@ def read_image(path: Path) -> Rgb:
                 pixels_digest="0" * 64,
                 height=stored.shape[0],
                 width=stored.shape[1],
+                window=window,
             ),
         )
     except (ValueError, IndexError) as error:
@@ -67,6 +78,17 @@ def read_mask(path: Path, *, image: Rgb) -> Mask:
     if not mask.any():
         raise EmptyMask(f"{path} is empty")
     return np.asarray(mask)
+
+
+def _whole_range(stored: Array) -> Window:
+    low, high = float(stored.min()), float(stored.max())
+    return Window(centre=(low + high) / 2, width=max(high - low, 1e-6))
+
+
+def _window_near(window: Window, *, by: np.random.Generator) -> Window:
+    moved = by.uniform(-WINDOW_CENTRE, WINDOW_CENTRE) * window.width
+    wider = 2 ** by.uniform(-WINDOW_WIDTH, WINDOW_WIDTH)
+    return Window(centre=window.centre + moved, width=window.width * wider)
 
 
 def _stored(path: Path, *, grey: bool = False) -> Array:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mlworker.contract.messages import Window
+
 SAMPLES_CSV: Final = "samples.csv"
 UNKNOWN: Final = "unknown"
+_COLUMNS: Final = ("image", "mask", "label", "modality", "collection", "subject")
 
 
 class DataError(ValueError):
@@ -27,7 +30,10 @@ class SubjectInTwoSplits(DataError):
 
 @dataclass(frozen=True)
 class Sample:
-    """One binary mask of one image. ``collection`` is the set that it comes from."""
+    """One binary mask of one image. ``collection`` is the set that it comes from.
+
+    ``window``, in stored values, is what an image deeper than 8 bits is seen through.
+    """
 
     image: Path
     mask: Path
@@ -35,6 +41,7 @@ class Sample:
     modality: str = UNKNOWN
     collection: str = UNKNOWN
     subject: str = UNKNOWN
+    window: Window | None = None
 
 
 def read_image2label(path: Path, *, root: Path) -> list[Sample]:
@@ -59,7 +66,6 @@ def read_label2image(path: Path, *, root: Path) -> list[Sample]:
 
 def read_samples(path: Path) -> list[Sample]:
     """A ``samples.csv``; its file names are relative to its folder. Raises DataError."""
-    named = {field.name for field in fields(Sample)}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -67,13 +73,16 @@ def read_samples(path: Path) -> list[Sample]:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not rows:
         raise DataError(f"{path} lists nothing")
-    if missing := named - rows[0].keys():
+    if missing := set(_COLUMNS) - rows[0].keys():
         raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}")
     return [
         Sample(
-            **{name: row[name] for name in named - {"image", "mask"}},
             image=path.parent / row["image"],
             mask=path.parent / row["mask"],
+            label=row["label"],
+            modality=row["modality"],
+            collection=row["collection"],
+            subject=row["subject"],
         )
         for row in rows
     ]
@@ -82,10 +91,10 @@ def read_samples(path: Path) -> list[Sample]:
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write a ``samples.csv``, with file names relative to its folder."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Sample)])
+        writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         for sample in samples:
-            row = asdict(sample)
+            row = {name: getattr(sample, name) for name in _COLUMNS}
             for name in ("image", "mask"):
                 row[name] = row[name].relative_to(path.parent).as_posix()
             writer.writerow(row)

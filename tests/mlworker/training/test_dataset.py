@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlworker.contract.messages import Window
 from mlworker.inference.geometry import Frame
 from mlworker.training.dataset import (
     ChangedFiles,
@@ -50,6 +51,35 @@ def test_a_draw_is_a_function_of_seed_step_and_place(samples, augmented):
     ]
     assert same[0]
     assert not all(same)
+
+
+def _deep(samples, path):
+    """The same samples of one image of CT-like values."""
+    values = np.linspace(-1000, 3000, 96 * 96, dtype=np.float32).reshape(96, 96)
+    np.save(path, values)
+    return [replace(sample, image=path) for sample in samples[:2]]
+
+
+def test_training_samples_windows_of_deep_images(samples, tmp_path):
+    deep = _deep(samples, tmp_path / "values.npy")
+    window = Window(centre=40, width=400)
+    seen = [
+        [
+            dataset(some, augmented=augmented).draw(epoch=0, step=step, place=0, masks=1).image
+            for step in range(12)
+        ]
+        for some in (deep, [replace(sample, window=window) for sample in deep])
+        for augmented in (False, True)
+    ]
+
+    plain, drawn, _, _ = seen
+    assert all(np.array_equal(image, plain[0]) for image in plain)
+    assert len({image.tobytes() for image in drawn}) == 12
+    # Only a tenth of the values lies in the narrow window; the rest is black or white.
+    between = [np.mean([((i > 0) & (i < 255)).mean() for i in images]) for images in seen]
+    assert between[0] > 0.9
+    assert 0.05 < between[2] < 0.2
+    assert between[3] < between[1]
 
 
 def test_every_image_comes_once_an_epoch_in_another_order(samples):
