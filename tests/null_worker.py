@@ -190,7 +190,7 @@ def _added(command: AddCheckpoint, *, store: Store) -> Reply:
         digest=digest,
         variant=source.variant if isinstance(source, FromSeed) else "vit_b",
         image_size=256,
-        adapters=True,
+        adapters=not (isinstance(source, FromUpload) and source.adapters == "drop"),
         preparation=1,
         trained=isinstance(source, FromUpload),
         origin=origin,

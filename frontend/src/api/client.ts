@@ -58,11 +58,20 @@ export function uploadFiles(
   return send<Schemas["UploadOut"]>(`/api/projects/${projectId}/uploads`, form, transfer);
 }
 
+/** What an uploaded checkpoint is called, and what becomes of its adapters; null: what suits it. */
+export interface NewModel {
+  name: string;
+  adapters: "fresh" | "keep" | "drop" | null;
+}
+
 /** Sends a checkpoint; what the worker makes of it is told by the upload, later. */
-export function uploadModel(file: File, name: string, transfer: Transfer): Promise<Schemas["ModelUploadOut"]> {
+export function uploadModel(
+  file: File, { name, adapters }: NewModel, transfer: Transfer,
+): Promise<Schemas["ModelUploadOut"]> {
   const form = new FormData();
   form.append("file", file);
   form.append("name", name);
+  if (adapters !== null) form.append("adapters", adapters);
   return send<Schemas["ModelUploadOut"]>("/api/models", form, transfer);
 }
 

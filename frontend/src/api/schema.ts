@@ -1050,9 +1050,14 @@ export interface components {
         Move: "begin" | "submit" | "accept" | "return" | "reopen";
         /**
          * NewModel
-         * @description What an uploaded model is to be called; as its file without a name.
+         * @description What an uploaded model is to be called (as its file without a name), and its adapters.
+         *
+         *     ``adapters``: ``fresh`` ones, which change nothing until they are trained, those of the file
+         *     (``keep``), or none (``drop``). Without it those of the file; fresh ones for an original SAM.
          */
         NewModel: {
+            /** Adapters */
+            adapters?: ("fresh" | "keep" | "drop") | null;
             /**
              * Name
              * @default
@@ -1670,6 +1675,8 @@ export interface operations {
         requestBody: {
             content: {
                 "multipart/form-data": {
+                    /** Adapters */
+                    adapters?: ("fresh" | "keep" | "drop") | null;
                     /**
                      * File
                      * Format: binary

@@ -1,8 +1,8 @@
 /** A checkpoint from one's disk: the file, its name, the transfer. */
-import { Alert, Button, FileInput, Group, Modal, Progress, Stack, Text, TextInput } from "@mantine/core";
+import { Alert, Button, FileInput, Group, Modal, Progress, Select, Stack, Text, TextInput } from "@mantine/core";
 import { useQueryClient } from "@tanstack/react-query";
 import { useRef, useState, type SyntheticEvent } from "react";
-import { ApiError, uploadModel } from "../api/client";
+import { ApiError, uploadModel, type NewModel } from "../api/client";
 import { queries } from "../api/queries";
 import { nameOfFile } from "./modelWords";
 
@@ -10,6 +10,7 @@ export function AddModelDialog({ opened, onClose }: { opened: boolean; onClose: 
   const queryClient = useQueryClient();
   const [file, setFile] = useState<File | null>(null);
   const [name, setName] = useState("");
+  const [adapters, setAdapters] = useState<NewModel["adapters"]>(null);
   const [share, setShare] = useState<number>();
   const [refusal, setRefusal] = useState<string>();
   const transfer = useRef<AbortController>(null);
@@ -17,6 +18,7 @@ export function AddModelDialog({ opened, onClose }: { opened: boolean; onClose: 
   const choose = (chosen: File | null) => {
     setFile(chosen);
     setName(chosen === null ? "" : nameOfFile(chosen.name));
+    setAdapters(null);
     setRefusal(undefined);
   };
   const close = () => {
@@ -29,7 +31,7 @@ export function AddModelDialog({ opened, onClose }: { opened: boolean; onClose: 
     setRefusal(undefined);
     setShare(0);
     try {
-      await uploadModel(chosen, name, { onProgress: setShare, signal: transfer.current.signal });
+      await uploadModel(chosen, { name, adapters }, { onProgress: setShare, signal: transfer.current.signal });
       choose(null);
       onClose();
     } catch (error) {
@@ -58,6 +60,16 @@ export function AddModelDialog({ opened, onClose }: { opened: boolean; onClose: 
           <TextInput
             label="Name" maxLength={120} value={name} disabled={share !== undefined}
             onChange={(event) => setName(event.currentTarget.value)}
+          />
+          <Select
+            label="Adapters" clearable placeholder="What suits the file" value={adapters} disabled={share !== undefined}
+            description="Small parts beside the image encoder that fine-tuning teaches. An original SAM gets fresh ones."
+            data={[
+              { value: "keep", label: "Keep the file's" },
+              { value: "fresh", label: "Fresh ones, which change nothing until they are trained" },
+              { value: "drop", label: "None: the model as it is without them" },
+            ]}
+            onChange={setAdapters}
           />
           {refusal !== undefined && <Alert color="red" title="That did not work">{refusal}</Alert>}
           {share !== undefined && (

@@ -17,6 +17,7 @@ from delineate.projects.selectors import project_for
 from delineate.registry import selectors, services
 from delineate.registry.models import ModelUpload, ModelVersion
 from delineate.registry.permissions import require_administrator
+from mlworker.contract.messages import AdapterChoice
 
 router = Router(tags=["models"])
 
@@ -69,9 +70,14 @@ class DefaultModel(Schema):
 
 
 class NewModel(Schema):
-    """What an uploaded model is to be called; as its file without a name."""
+    """What an uploaded model is to be called (as its file without a name), and its adapters.
+
+    ``adapters``: ``fresh`` ones, which change nothing until they are trained, those of the file
+    (``keep``), or none (``drop``). Without it those of the file; fresh ones for an original SAM.
+    """
 
     name: str = Field(default="", max_length=services.NAME_AT_MOST, pattern=NO_NUL)
+    adapters: AdapterChoice | None = None
 
 
 @router.get("/projects/{project_id}/model", response=ModelOut)
@@ -92,7 +98,10 @@ def post_model(
     request: HttpRequest, file: File[UploadedFile], new: Form[NewModel]
 ) -> Status[ModelUpload]:
     """Upload a checkpoint; the worker reads it afterwards, see the upload. For administrators."""
-    return Status(201, services.receive_checkpoint(file, name=new.name, by=_user(request)))
+    upload = services.receive_checkpoint(
+        file, name=new.name, adapters=new.adapters, by=_user(request)
+    )
+    return Status(201, upload)
 
 
 @router.get("/models/uploads", response=list[ModelUploadOut])

@@ -14,7 +14,7 @@ from delineate.jobs import JobState
 from delineate.registry import services
 from delineate.registry.models import ModelUpload, ModelVersion
 from delineate.registry.selectors import all_models
-from mlworker.contract.messages import Variant
+from mlworker.contract.messages import AdapterChoice, Variant
 
 ASK_EVERY_S: Final = 0.5
 
@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = commands.add_parser("add", help="a checkpoint of SAM-Med2D, of SAM, or of ours")
     add.add_argument("file", type=Path)
     add.add_argument("--name", default="", help="what it is called; as its file without it")
+    add.add_argument(
+        "--adapters",
+        choices=get_args(AdapterChoice),
+        help="fresh ones, those of the file, or none; without it those of the file, and fresh ones "
+        "for an original SAM",
+    )
     add = commands.add_parser("add-untrained", help="make a model of random weights, to try with")
     add.add_argument("--variant", choices=get_args(Variant), default="vit_t")
     add.add_argument("--seed", type=int, default=0)
@@ -36,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked; refusals are raised."""
     if arguments.model_command == "add":
-        print(_line(_added(arguments.file, name=arguments.name)))
+        print(_line(_added(arguments.file, name=arguments.name, adapters=arguments.adapters)))
     elif arguments.model_command == "add-untrained":
         model = services.add_untrained(variant=arguments.variant, seed=arguments.seed)
         print(_line(model))
@@ -48,12 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _added(path: Path, *, name: str) -> ModelVersion:
+def _added(path: Path, *, name: str, adapters: AdapterChoice | None) -> ModelVersion:
     """The model that the file becomes; Invalid with the worker's reason."""
     if not path.is_file():
         raise Invalid(f"There is no file {path}.", code="no_such_path")
     with path.open("rb") as file:
-        upload = services.receive_checkpoint(File(file, name=path.name), name=name)
+        upload = services.receive_checkpoint(
+            File(file, name=path.name), name=name, adapters=adapters
+        )
     upload = _followed(upload)
     if upload.model is None:
         raise Invalid(upload.error_message, code=upload.error_code)

@@ -138,7 +138,9 @@ def _waiting_alive(upload: ModelUpload) -> Reply:
             worker.call_blocking,
             AddCheckpoint,
             timeout_s=READING_TAKES_AT_MOST_S,
-            source=FromUpload(upload_id=str(upload.id)),
+            source=FromUpload.model_validate(
+                {"upload_id": str(upload.id), "adapters": upload.adapters or None}
+            ),
         )
         while True:
             try:

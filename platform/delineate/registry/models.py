@@ -55,6 +55,8 @@ class ModelUpload(Job):
     )
     name = models.CharField(max_length=120)
     size_bytes = models.PositiveBigIntegerField()
+    # The contract's AdapterChoice; empty: whatever suits the file.
+    adapters = models.CharField(max_length=10, blank=True)
     # What it became, once it is done.
     model = models.ForeignKey(
         ModelVersion, on_delete=models.PROTECT, null=True, related_name="uploads"

@@ -20,7 +20,7 @@ from delineate.registry import jobs
 from delineate.registry.models import ModelUpload, ModelVersion
 from delineate.registry.permissions import require_administrator
 from delineate.registry.tasks import add_model_task
-from mlworker.contract.messages import FromPackage, FromSeed, Variant
+from mlworker.contract.messages import AdapterChoice, FromPackage, FromSeed, Variant
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,15 @@ class CheckpointTooLarge(Invalid):
     code = "too_large"
 
 
-def receive_checkpoint(file: File[bytes], *, name: str = "", by: User | None = None) -> ModelUpload:
+def receive_checkpoint(
+    file: File[bytes],
+    *,
+    name: str = "",
+    adapters: AdapterChoice | None = None,
+    by: User | None = None,
+) -> ModelUpload:
     """Keep a file durably and owe the model that it becomes; it is called as the file without
-    ``name``.
+    ``name``, and ``adapters`` are as in `mlworker convert`.
 
     Raises NotAllowed, Invalid ``no_file``, CheckpointTooLarge. What is in the file is judged later,
     see the upload's state.
@@ -47,7 +53,9 @@ def receive_checkpoint(file: File[bytes], *, name: str = "", by: User | None = N
     require_administrator(by)
     _refuse_by_size(file.size)
     called = name.strip() or PurePath(file.name or "").stem or "Model"
-    upload = ModelUpload(by=by, name=called[:NAME_AT_MOST], size_bytes=file.size)
+    upload = ModelUpload(
+        by=by, name=called[:NAME_AT_MOST], size_bytes=file.size, adapters=adapters or ""
+    )
     try:
         # Before the row: what is acknowledged must be there.
         storage.put_chunks(upload.file_key, iter(file.chunks(CHUNK_BYTES)))

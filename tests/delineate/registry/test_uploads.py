@@ -115,6 +115,16 @@ def test_a_file_becomes_a_model(browser, worker):
     assert not is_left(ModelUpload.objects.get())
 
 
+def test_who_uploads_may_choose_what_becomes_of_the_adapters(browser, worker):
+    post(browser, adapters="drop")
+    add_uploaded(ModelUpload.objects.get().id)
+
+    assert ModelVersion.objects.get().adapters is False
+    refused = browser.post(MODELS, {"file": SimpleUploadedFile("a.pth", WEIGHTS), "adapters": "?"})
+    assert refused.status_code == 422
+    assert ModelUpload.objects.count() == 1
+
+
 def test_the_same_file_again_is_the_same_model(browser, worker):
     for name in ("first", "second"):
         add_uploaded(ModelUpload.objects.get(id=post(browser, name=name)["id"]).id)
