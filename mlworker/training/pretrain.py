@@ -46,6 +46,21 @@ from mlworker.training.shapes import outline
 SIZE: Final = sam_med2d.IMAGE_SIZE
 KEPT_EVERY_S: Final = 300
 
+# Gentler than the default: a night's training sees each image some dozens of times, and what it
+# lacks is time to learn what is there, not variety.
+AUGMENTATION: Final = Augmentation(
+    flip=0.3,
+    turn_degrees=12.0,
+    zoom=(0.85, 1.4),
+    stretch=0.1,
+    bend=0.015,
+    gamma=0.2,
+    contrast=0.2,
+    brightness=0.1,
+    invert=0.03,
+    noise=0.04,
+)
+
 
 class Recipe(BaseModel):
     """Every number of a run."""
@@ -58,6 +73,8 @@ class Recipe(BaseModel):
     masks: int = 4  # per image; half are asked for by a box, half by points
     outline_steps: int = 900
     outline_rows: int = 32
+    seeing_steps: int = 1_500  # a step costs half of one with the decoder
+    seeing_images: int = 8
     fall_steps: int = 1_000  # in which it falls to nothing
     learning_rate: float = 7e-4
     warm_up: int = 200
@@ -68,7 +85,7 @@ class Recipe(BaseModel):
     exact_boxes: float = 0.3  # the share that is not jittered
     with_shapes: float = 0.25  # scenes with synthetic structures on top
     only_shapes: float = 0.15  # scenes where only those are asked for
-    label_weight: float = 0.5  # of the head that names labels
+    label_weight: float = 1.0  # of the head that names labels, when the decoder learns too
     others_weight: float = 0.15  # of the candidates that are not the best
     bfloat16: bool = True
 
@@ -79,6 +96,7 @@ class Progress:
 
     step: int = 0
     outline_step: int = 0
+    seeing_step: int = 0
     fallen: int = 0  # steps of the falling learning rate
     seconds: float = 0.0
 
@@ -134,6 +152,15 @@ class Run:
         )
         return self._descend(loss, rate=min(1.0, self.progress.outline_step / 100))
 
+    def seeing_step(self, scenes: list[Scene]) -> float:
+        """One step of the image encoder alone: it names what every pixel shows; the loss."""
+        self.progress.seeing_step += 1
+        self.by = self._chance()
+        with self._mixed():
+            named = self.names_labels(self._embeddings(scenes)).float()
+        rate = min(1.0, self.progress.seeing_step / self.recipe.warm_up)
+        return self._descend(self._label_loss(named, scenes), rate=rate)
+
     def step(self, scenes: list[Scene], *, falling: bool) -> float:
         """One step on scenes; the loss."""
         progress, recipe = self.progress, self.recipe
@@ -143,15 +170,19 @@ class Run:
         rate = min(1.0, progress.step / recipe.warm_up)
         if falling:
             rate *= max(0.0, 1 - progress.fallen / recipe.fall_steps)
-        images = torch.stack([normalise(scene.image) for scene in scenes])
         masks = np.stack([mask for scene in scenes for mask in scene.masks])
         owners = np.repeat(np.arange(len(scenes)), recipe.masks)
         with self._mixed():
-            embeddings = self.model.image_encoder(images.to(memory_format=torch.channels_last))
+            embeddings = self._embeddings(scenes)
             named = self.names_labels(embeddings).float()
         loss = recipe.label_weight * self._label_loss(named, scenes)
         loss = loss + self._ask(embeddings.float(), owners, masks, corrected=True)
         return self._descend(loss, rate=rate)
+
+    def _embeddings(self, scenes: list[Scene]) -> Tensor:
+        images = torch.stack([normalise(scene.image) for scene in scenes])
+        encoded = self.model.image_encoder(images.to(memory_format=torch.channels_last))
+        return cast(Tensor, encoded)
 
     def _ask(
         self,
@@ -264,7 +295,10 @@ class Run:
         )
 
     def _label_loss(self, named: Tensor, scenes: list[Scene]) -> Tensor:
-        """Cross-entropy per label, only over labels that the image's collection has."""
+        """As of a mask's, per label, only over labels that the image's collection has.
+
+        Cross-entropy alone names nothing: most of an image is none of them.
+        """
         logits = functional.pixel_shuffle(named, 4)  # (B, labels, 64, 64)
         parts = []
         for row, scene in enumerate(scenes):
@@ -273,8 +307,8 @@ class Run:
             numbers = self.library.labels_of(scene.collection)
             small = torch.from_numpy(scene.classes[2::4, 2::4].astype(np.int64))
             truth = torch.stack([small == number for number in numbers]).float()
-            parts.append(functional.binary_cross_entropy_with_logits(logits[row, numbers], truth))
-        return torch.stack(parts).mean() if parts else named.sum() * 0
+            parts.append(_dice_and_border(logits[row, numbers], truth))
+        return torch.cat(parts).mean() if parts else named.sum() * 0
 
     def _descend(self, loss: Tensor, *, rate: float) -> float:
         value = float(loss.detach())
@@ -292,7 +326,8 @@ class Run:
             group["lr"] = self.recipe.learning_rate * rate
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        seen = self.progress.step + self.progress.outline_step
+        progress = self.progress
+        seen = progress.step + progress.outline_step + progress.seeing_step
         decay = min(self.recipe.average, (1 + seen) / (10 + seen))
         with torch.no_grad():
             torch._foreach_lerp_(
@@ -304,7 +339,13 @@ class Run:
         """Of this step and process: a run that goes on draws what it would have drawn."""
         progress = self.progress
         return np.random.default_rng(
-            (self.recipe.seed, processes.rank(), progress.outline_step, progress.step)
+            (
+                self.recipe.seed,
+                processes.rank(),
+                progress.outline_step,
+                progress.seeing_step,
+                progress.step,
+            )
         )
 
     def _mixed(self) -> torch.autocast:
@@ -328,6 +369,8 @@ def train(
     while processes.any_of(claim=time.monotonic() < until):
         if run.progress.outline_step < run.recipe.outline_steps:
             recent.append(run.outlines_step())
+        elif run.progress.seeing_step < run.recipe.seeing_steps:
+            recent.append(run.seeing_step(_scenes_to_see(run)))
         elif fall and run.progress.fallen >= run.recipe.fall_steps:
             break
         else:
@@ -342,22 +385,40 @@ def train(
     keep(run)
 
 
+def _scenes_to_see(run: Run) -> list[Scene]:
+    by = np.random.default_rng((run.recipe.seed, 1, run.progress.seeing_step, processes.rank()))
+    return _drawn(run, images=run.recipe.seeing_images, with_shapes=0, only_shapes=0, by=by)
+
+
 def scenes_of(run: Run) -> list[Scene]:
     """The next step's scenes, a function of the seed and the step's number.
 
     Not made ahead by a thread: on few cores it delays one half of every matrix product.
     """
-    by = np.random.default_rng((run.recipe.seed, run.progress.step, processes.rank()))
+    recipe = run.recipe
+    by = np.random.default_rng((recipe.seed, run.progress.step, processes.rank()))
+    return _drawn(
+        run,
+        images=recipe.images,
+        with_shapes=recipe.with_shapes,
+        only_shapes=recipe.only_shapes,
+        by=by,
+    )
+
+
+def _drawn(
+    run: Run, *, images: int, with_shapes: float, only_shapes: float, by: np.random.Generator
+) -> list[Scene]:
     return [
         run.library.draw(
             size=SIZE,
             masks=run.recipe.masks,
-            augmentation=Augmentation(),
-            with_shapes=run.recipe.with_shapes,
-            only_shapes=run.recipe.only_shapes,
+            augmentation=AUGMENTATION,
+            with_shapes=with_shapes,
+            only_shapes=only_shapes,
             by=by,
         )
-        for _ in range(run.recipe.images // processes.count())
+        for _ in range(images // processes.count())
     ]
 
 

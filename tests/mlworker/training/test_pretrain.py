@@ -17,7 +17,16 @@ from mlworker.training.curate import curate
 from mlworker.training.pretrain import Recipe, Run, scenes_of
 from mlworker.training.samples import read_image2label
 
-RECIPE = Recipe(images=2, masks=2, outline_steps=1, outline_rows=4, bfloat16=False, warm_up=1)
+RECIPE = Recipe(
+    images=2,
+    masks=2,
+    outline_steps=1,
+    outline_rows=4,
+    seeing_steps=1,
+    seeing_images=2,
+    bfloat16=False,
+    warm_up=1,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +53,19 @@ def test_the_loss_falls(run) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_the_encoder_alone_learns_to_name_what_it_sees(run) -> None:
+    scenes = scenes_of(run)
+    decoder = [p.detach().clone() for p in run.model.mask_decoder.parameters()]
+    losses = [run.seeing_step(scenes) for _ in range(12)]
+
+    assert losses[-1] < 0.9 * losses[0]
+    after = run.model.mask_decoder.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(decoder, after, strict=True))
+
+
 def test_a_run_that_goes_on_ends_at_the_same_weights(run, data) -> None:
     run.outlines_step()
+    run.seeing_step(scenes_of(run))
     run.step(scenes_of(run), falling=False)
     state = run.state()
     copy = {key: _copied(value) for key, value in state.items()}
@@ -95,7 +115,7 @@ def test_training_stops_when_the_learning_rate_has_fallen(run) -> None:
     )
 
     assert run.progress.fallen == 2
-    assert run.progress.outline_step == 1
+    assert (run.progress.outline_step, run.progress.seeing_step) == (1, 1)
     assert kept[-1] == 2
 
 
@@ -116,7 +136,7 @@ def test_the_command_writes_a_model_that_serves_and_goes_on_from_its_state(
     recipe = tmp_path / "recipe.json"
     recipe.write_text(RECIPE.model_dump_json())
     # A recipe in a file may be read before the clock runs out, so at least one step is made.
-    steps = iter([True, True, False] * 2)
+    steps = iter([True, True, True, False] * 2)
     monkeypatch.setattr(processes, "any_of", lambda *, claim: next(steps))
     command = ["pretrain", "--data", str(data), "--recipe", str(recipe), "--minutes", "1"]
 
@@ -127,4 +147,4 @@ def test_the_command_writes_a_model_that_serves_and_goes_on_from_its_state(
 
     assert (first.preparation, first.adapters, first.trained) == (2, False, True)
     assert "1 steps" in first.origin
-    assert "3 steps" in second.origin
+    assert "4 steps" in second.origin
