@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_what_is_refused_is_listed_by_number(project, tmp_path, capsys):
 
 def test_a_folder_may_have_more_files_than_a_process_may_open(project, tmp_path):
     # Little more than is open already, however much the tests before this one have left open.
-    most = max(int(name) for name in os.listdir("/dev/fd")) + 40
+    most = max(int(opened.name) for opened in Path("/dev/fd").iterdir()) + 40
     for number in range(most):
         (tmp_path / str(number)).write_bytes(b"no image")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
