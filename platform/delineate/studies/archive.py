@@ -1,7 +1,8 @@
-"""An upload's blobs as files: zips are opened, everything else is one file. Values only.
+"""An upload's blobs as files: zips are opened, also within zips. Everything else is one file.
 
-Nothing here trusts what a zip says: members are never written to disk, their names are never used
-as paths, sizes are counted while reading. A member that is refused does not disturb the others.
+Nothing here trusts what a zip says: members' names are never used as paths, sizes are counted while
+reading, and only an inner zip is written to disk, to a file without a name, while it is read. A
+member that is refused does not disturb the others. Values only.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 MAX_FILES: Final = 20_000  # a CT angiography has 4,000; a disc of a patient's history 15,000
 MAX_FILE_BYTES: Final = 1024**3  # a multi-frame mammography tomosynthesis reaches 500 MB
 MAX_TOTAL_BYTES: Final = 32 * 1024**3
+MAX_DEPTH: Final = 3  # a disc in an archive in a download; deeper is somebody's joke
 MAX_RATIO: Final = 200  # DICOM deflates 2- to 20-fold; an empty black image up to 150-fold
 RATIO_FROM_BYTES: Final = 10 * 1024**2  # below this a high ratio does no harm
 
@@ -54,7 +57,17 @@ class Entry:
 
     number: int  # 1, 2, 3, … in the upload
     blob: int
-    member: int | None  # position in the zip's directory
+    path: tuple[int, ...]  # position in the zip's directory, then in the zip that is there, …
+    folder: str = ""
+    refusal: Refused | None = None
+    is_litter: bool = False
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file and what is known of it before it is read."""
+
+    path: tuple[int, ...] = ()
     folder: str = ""
     refusal: Refused | None = None
     is_litter: bool = False
@@ -66,6 +79,7 @@ class Archive:
     def __init__(self, blobs: Sequence[Callable[[], BinaryIO]]) -> None:
         self._blobs = blobs
         self._zips: dict[int, zipfile.ZipFile] = {}
+        self._inner: tuple[int, tuple[int, ...], zipfile.ZipFile] | None = None
         self._read_bytes = 0
         self._open = ExitStack()
 
@@ -78,59 +92,119 @@ class Archive:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        self._leave_inner()
         self._open.close()
 
     def entries(self) -> Iterator[Entry]:
         """Every file with its fate so far; numbers are stable for equal blobs."""
         number = 0
         for blob in range(len(self._blobs)):
-            for member, folder, refusal, is_litter in self._members(blob):
+            for member in self._members(blob):
                 number += 1
+                refusal = member.refusal
                 if number > MAX_FILES:
                     refusal = Refused(
                         "too_many_files", f"The upload has more than {MAX_FILES} files."
                     )
-                yield Entry(number, blob, member, folder, refusal, is_litter)
+                yield Entry(number, blob, member.path, member.folder, refusal, member.is_litter)
                 if number > MAX_FILES:
                     return
 
     def read(self, entry: Entry) -> bytes:
         """A file's bytes; raises Refused."""
         assert entry.refusal is None, "a refused file is not read"
-        if entry.member is None:
+        if not entry.path:
             with self._blobs[entry.blob]() as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         else:
-            archive = self._zips[entry.blob]
-            data = _read_member(archive, archive.infolist()[entry.member])
+            archive = self._zip_at(entry.blob, entry.path[:-1])
+            data = _read_member(archive, archive.infolist()[entry.path[-1]])
         if len(data) > MAX_FILE_BYTES:
             raise Refused("file_too_large", "The file is larger than 1 GiB.")
-        self._read_bytes += len(data)
-        if self._read_bytes > 2 * MAX_TOTAL_BYTES:  # ingest reads every file twice
-            raise Refused("upload_too_large", "The upload unpacks to more than 32 GiB.")
+        self._count(len(data))
         return data
 
-    def _members(self, blob: int) -> Iterator[tuple[int | None, str, Refused | None, bool]]:
+    def _members(self, blob: int) -> Iterator[_Member]:
         file = self._blobs[blob]()
         magic = file.read(4)
         file.seek(0)
         if magic not in _ZIP_MAGIC:
             file.close()
-            yield None, "", None, False
+            yield _Member()
             return
         try:
             archive = zipfile.ZipFile(file)
         except _DAMAGED:
             file.close()
-            refusal = Refused("broken_zip", "The zip file is damaged and cannot be opened.")
-            yield None, "", refusal, False
+            yield _Member(refusal=_broken_zip())
             return
         self._open.callback(file.close)
         self._zips[blob] = self._open.enter_context(archive)
-        for member, info in enumerate(archive.infolist()):
-            if not info.is_dir():
-                litter = info.filename.startswith(_LITTER[0]) or info.filename.endswith(_LITTER)
-                yield member, _folder(info.filename), _refusal(info), litter
+        yield from self._members_of(archive, blob, (), folder=None)
+
+    def _members_of(
+        self, archive: zipfile.ZipFile, blob: int, path: tuple[int, ...], *, folder: str | None
+    ) -> Iterator[_Member]:
+        """Depth first; what is in an inner zip belongs to the folder that the zip is in."""
+        for position, info in enumerate(archive.infolist()):
+            if info.is_dir():
+                continue
+            here = (*path, position)
+            own = _folder(info.filename) if folder is None else folder
+            refusal = _refusal(info)
+            litter = info.filename.startswith(_LITTER[0]) or info.filename.endswith(_LITTER)
+            if refusal is not None or litter or not info.filename.lower().endswith(".zip"):
+                yield _Member(here, own, refusal, litter)
+                continue
+            try:
+                if len(here) >= MAX_DEPTH:
+                    raise Refused(
+                        "nested_too_deep", f"Zips are opened {MAX_DEPTH} deep, and this is deeper."
+                    )
+                inner = self._zip_at(blob, here)
+            except Refused as refused:
+                yield _Member(here, own, refused)
+                continue
+            # Listed before any other is opened, which would close this one.
+            yield from list(self._members_of(inner, blob, here, folder=own))
+
+    def _zip_at(self, blob: int, path: tuple[int, ...]) -> zipfile.ZipFile:
+        """The zip at a path; of inner ones the last that was asked for stays open."""
+        if not path:
+            return self._zips[blob]
+        if self._inner is not None and self._inner[:2] == (blob, path):
+            return self._inner[2]
+        around = self._zip_at(blob, path[:-1])
+        data = _read_member(around, around.infolist()[path[-1]])
+        self._count(len(data))
+        self._leave_inner()
+        file = TemporaryFile()  # noqa: SIM115 (it stays open as long as the zip)
+        file.write(data)
+        try:
+            archive = zipfile.ZipFile(file)
+        except _DAMAGED as error:
+            file.close()
+            raise _broken_zip() from error
+        self._inner = (blob, path, archive)
+        return archive
+
+    def _leave_inner(self) -> None:
+        if self._inner is not None:
+            archive = self._inner[2]
+            file = archive.fp
+            archive.close()
+            if file is not None:
+                file.close()
+            self._inner = None
+
+    def _count(self, size: int) -> None:
+        self._read_bytes += size
+        if self._read_bytes > 2 * MAX_TOTAL_BYTES:  # ingest reads every file twice
+            raise Refused("upload_too_large", "The upload unpacks to more than 32 GiB.")
+
+
+def _broken_zip() -> Refused:
+    return Refused("broken_zip", "The zip file is damaged and cannot be opened.")
 
 
 def _folder(name: str) -> str:
@@ -146,8 +220,6 @@ def _refusal(info: zipfile.ZipInfo) -> Refused | None:
         return Refused("link", "The file is a link, not an image.")
     if info.flag_bits & 0x1:
         return Refused("encrypted", "The file is encrypted; upload a zip without a password.")
-    if info.filename.lower().endswith(".zip"):
-        return Refused("nested_zip", "A zip within a zip is not opened; unpack it first.")
     if info.file_size > RATIO_FROM_BYTES and info.file_size > MAX_RATIO * info.compress_size:
         return Refused("zip_bomb", f"The file unpacks to more than {MAX_RATIO} times its size.")
     if info.file_size > MAX_FILE_BYTES:

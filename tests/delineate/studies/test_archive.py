@@ -70,8 +70,55 @@ def test_an_encrypted_file_is_refused():
     assert _refusals(bytes(data)) == ["encrypted"]
 
 
-def test_a_zip_in_a_zip_is_refused():
-    assert _refusals(_zip({"inner.ZIP": _zip({"a": b"x"})})) == ["nested_zip"]
+def test_a_zip_in_a_zip_is_opened_where_it_lies():
+    disc = _zip({"deep/a": b"a", "third.zip": _zip({"b": b"b"}), "c": b"c"})
+    data = _zip({"anna/1": b"1", "anna/inner.ZIP": disc, "anna/2": b"2", "otto/3": b"3"})
+
+    assert _reads(data) == [b"1", b"a", b"b", b"c", b"2", b"3"]
+    with _open(data) as opened:
+        folders = [entry.folder for entry in opened.entries()]
+    assert len(set(folders[:5])) == 1
+    assert folders[5] != folders[0]
+
+
+def test_files_of_several_inner_zips_are_read_in_any_order():
+    data = _zip({f"{n}.zip": _zip({"x": b"x%d" % n, "y": b"y%d" % n}) for n in range(3)})
+    with _open(data) as opened:
+        entries = list(opened.entries())
+        assert [opened.read(entry) for entry in reversed(entries)] == [
+            b"y2", b"x2", b"y1", b"x1", b"y0", b"x0",
+        ]  # fmt: skip
+
+
+def test_zips_are_opened_only_so_deep():
+    data = _zip({"a": b"x"})
+    for _ in range(archive.MAX_DEPTH):
+        data = _zip({"inner.zip": data, "beside": b"b"})
+    assert _reads(data) == ["nested_too_deep", *[b"b"] * archive.MAX_DEPTH]
+
+
+def test_a_damaged_inner_zip_leaves_the_others_alone():
+    assert _reads(_zip({"a.zip": b"PK\x03\x04 no directory", "b": b"two"})) == [
+        "broken_zip",
+        b"two",
+    ]
+
+
+def test_what_leads_out_of_an_inner_zip_is_refused():
+    assert _refusals(_zip({"a.zip": _zip({"../x": b"x", "y": b"y"})})) == ["unsafe_path", None]
+
+
+def test_files_in_inner_zips_are_counted(monkeypatch):
+    monkeypatch.setattr(archive, "MAX_FILES", 2)
+    inner = _zip({str(number): b"x" for number in range(9)})
+    assert _refusals(_zip({"a.zip": inner})) == [None, None, "too_many_files"]
+
+
+def test_what_inner_zips_unpack_to_is_counted(monkeypatch):
+    monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 100)
+    inner = _zip({"a": b"x"})
+    assert len(inner) > 100
+    assert _reads(_zip({"a.zip": inner, "b.zip": inner})) == [b"x", "upload_too_large"]
 
 
 def test_a_zip_bomb_is_refused():
@@ -150,18 +197,19 @@ def _opener(blob: bytes) -> Callable[[], io.BytesIO]:
 
 
 def _refusals(data: bytes) -> list[str | None]:
-    return [entry.refusal.code if entry.refusal else None for entry in _open(data).entries()]
+    with _open(data) as opened:
+        return [entry.refusal.code if entry.refusal else None for entry in opened.entries()]
 
 
 def _reads(data: bytes) -> list[str | bytes]:
     """Each file's bytes, or why it is refused when it is read."""
-    opened = _open(data)
     results: list[str | bytes] = []
-    for entry in opened.entries():
-        try:
-            results.append(opened.read(entry))
-        except Refused as refused:
-            results.append(refused.code)
+    with _open(data) as opened:
+        for entry in opened.entries():
+            try:
+                results.append(entry.refusal.code if entry.refusal else opened.read(entry))
+            except Refused as refused:
+                results.append(refused.code)
     return results
 
 

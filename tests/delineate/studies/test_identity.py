@@ -52,7 +52,7 @@ def everywhere(project, lead, caplog) -> list[tuple[str, str]]:
         ("refused", "not_dicom"),
         ("refused", "unsupported_kind"),
         ("refused", "decode_failed"),
-        ("refused", "nested_zip"),
+        ("refused", "not_dicom"),
         ("refused", "unsafe_path"),
         ("skipped", "litter"),
     ]
@@ -100,7 +100,7 @@ def _upload() -> bytes:
             f"{NAME}/notes.txt": f"{NAME} was here".encode(),
             f"{NAME}/report.dcm": _written(_full_of_names(kind=f"1.2.3.{ord(NAME[0])}")),
             f"{NAME}/broken.dcm": _written(unreadable),
-            f"{NAME}/{NAME}.zip": zipped([]),
+            f"{NAME}/{NAME}.zip": zipped({f"{NAME}.txt": NAME.encode()}, comment=NAME.encode()),
             f"../{NAME}.dcm": _written(_full_of_names()),
             f"__MACOSX/{NAME}": b"",
         },
