@@ -5,6 +5,7 @@ Every refusal is an ``archive.Refused`` with a code and a sentence for the uploa
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import warnings
@@ -18,8 +19,14 @@ import pydicom
 from pydicom import Dataset
 from pydicom._uid_dict import UID_dictionary
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from delineate.studies.archive import MAX_FILE_BYTES, MAX_RATIO, RATIO_FROM_BYTES, Refused
 from mlworker.contract.artifacts import Array
@@ -33,19 +40,26 @@ _IMAGES: Final = frozenset(
     for suffix in (
         *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"),  # CR, DX, mammography, intra-oral
         *("2", "2.1", "2.2"),  # CT
-        *("3.1", "6.1"),  # ultrasound
+        *("3", "3.1", "6", "6.1"),  # ultrasound, the retired ones too
         *("4", "4.1", "4.3", "4.4"),  # MR
         *("7", "7.2", "7.3", "7.4"),  # secondary capture
         *("12.1", "12.1.1", "12.2", "12.2.1"),  # angiography, fluoroscopy
         *("13.1.1", "13.1.2", "13.1.3"),  # X-ray 3D
-        *("20", "128", "130", "128.1"),  # nuclear medicine, PET
+        *("5", "20", "128", "130", "128.1"),  # nuclear medicine, the retired one too, and PET
         *("77.1.1", "77.1.2", "77.1.4"),  # endoscopy, microscopy, photography
         *("77.1.5.1", "77.1.5.2", "77.1.5.4"),  # ophthalmology
         "481.1",  # RT image
     )
 )
+# Old scanners and converters write images without saying of which kind they are.
+_UNSAID: Final = "1.2.840.10008.5.1.4.1.1.7"  # secondary capture
+# The least header that makes a file without a preamble an image (PS3.10 7.1 is not kept by all).
+_BARE_GROUPS: Final = (0x0002, 0x0008)
+_IDENTIFIERS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 # PS3.10 7.1: 128 bytes, "DICM", then (0002,0000) UL, length of the rest of its own group.
+_PREAMBLE_BYTES: Final = 128
+_LEAST_BYTES: Final = 8  # of a data element: tag, length or VR and length
 _GROUP_LENGTH: Final = b"\x02\x00\x00\x00UL\x04\x00"
 _GROUP_LENGTH_AT: Final = 132
 _INFLATED_AT_ONCE: Final = 1024**2
@@ -81,14 +95,23 @@ class Frame:
 
 
 def parse(data: bytes) -> Dataset:
-    """The dataset of a DICOM file; raises Refused ``not_dicom``, ``unreadable``, ``zip_bomb``."""
+    """The dataset of a DICOM file, with or without a preamble and file meta information.
+
+    UIDs that the file lacks are made of its bytes, so that it is known when it comes again. Raises
+    Refused ``not_dicom``, ``unreadable``, ``zip_bomb``.
+    """
     _refuse_deflate_bomb(data)
+    bare = data[_PREAMBLE_BYTES:_GROUP_LENGTH_AT] != b"DICM"
+    if bare and not _begins_like_dicom(data):
+        raise Refused("not_dicom", "The file is not DICOM.")
     try:
         with warnings.catch_warnings():
             # Ill-formed values are common and are judged below, by what is used of them.
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(io.BytesIO(data))
+            dataset = pydicom.dcmread(io.BytesIO(data), force=bare)
             dataset.decode()  # text values in one character set from here on
+            _say_transfer_syntax(dataset)
+            _give_missing_uids(dataset, data)
     except InvalidDicomError as error:
         raise Refused("not_dicom", "The file is not DICOM.") from error
     except Exception as error:  # pydicom raises what its parts raise, down to struct.error
@@ -101,9 +124,8 @@ def check_kind(dataset: Dataset) -> None:
     sop_class = str(dataset.get("SOPClassUID", "") or "")
     if sop_class == _DIRECTORY or "DirectoryRecordSequence" in dataset:
         raise Refused("directory", "The file is a DICOMDIR: an index, not an image.")
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-        if not str(dataset.get(keyword, "") or "").strip():
-            raise Refused("uid_missing", f"The file has no {keyword}.")
+    if not sop_class and "PixelData" in dataset:
+        dataset.SOPClassUID = sop_class = _UNSAID
     if sop_class not in _IMAGES:
         # What is no name of the standard's may be anything: it is not repeated.
         name = UID_dictionary.get(sop_class, ("a private SOP class",))[0]
@@ -112,10 +134,6 @@ def check_kind(dataset: Dataset) -> None:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise Refused("unsupported_pixels", "Floating-point pixels are not supported.")
         raise Refused("no_pixels", "The file has no pixels.")
-    if dataset.get("ModalityLUTSequence"):
-        raise Refused(
-            "unsupported_modality_lut", "Values that are looked up in a table are not supported."
-        )
     _check_description(dataset)
 
 
@@ -128,12 +146,8 @@ def frames(dataset: Dataset) -> Iterator[Frame]:
         try:
             for stored in iter_pixels(dataset):
                 decoded += 1
-                yield Frame(
-                    decoded,
-                    _checked(stored, dataset),
-                    _geometry(dataset, frame=decoded),
-                    _values(dataset, frame=decoded),
-                )
+                shown, mapping = _shown(_checked(stored, dataset), dataset, frame=decoded)
+                yield Frame(decoded, shown, _geometry(dataset, frame=decoded), mapping)
         except Refused:
             raise
         except Exception as error:  # each decoder has exceptions of its own
@@ -149,7 +163,8 @@ def describe_pixels(header: Dataset, stored: Array) -> None:
     header.BitsStored = min(
         int(header.get("BitsStored") or header.BitsAllocated), header.BitsAllocated
     )
-    if stored.dtype.kind == "i" or stored.ndim == 3:
+    # Signed, looked up in a table, or beyond what the file says: only the whole word holds it.
+    if stored.dtype.kind == "i" or stored.ndim == 3 or int(stored.max()) >> header.BitsStored:
         header.BitsStored = header.BitsAllocated
     header.HighBit = header.BitsStored - 1
     header.PixelRepresentation = 1 if stored.dtype.kind == "i" else 0
@@ -157,6 +172,34 @@ def describe_pixels(header: Dataset, stored: Array) -> None:
     if stored.ndim == 3:
         header.PhotometricInterpretation = "RGB"
         header.PlanarConfiguration = 0
+
+
+def _begins_like_dicom(data: bytes) -> bool:
+    """Whether the first bytes are a tag that DICOM objects begin with, in either byte order."""
+    groups = (int.from_bytes(data[:2], "little"), int.from_bytes(data[:2], "big"))
+    return len(data) > _LEAST_BYTES and any(group in _BARE_GROUPS for group in groups)
+
+
+def _say_transfer_syntax(dataset: Dataset) -> None:
+    """Of a file without meta information: what reading it has shown. It is never compressed."""
+    if getattr(dataset.file_meta, "TransferSyntaxUID", None):
+        return
+    implicit, little = dataset.original_encoding
+    dataset.file_meta.TransferSyntaxUID = (
+        ImplicitVRLittleEndian
+        if implicit
+        else ExplicitVRLittleEndian
+        if little
+        else ExplicitVRBigEndian
+    )
+
+
+def _give_missing_uids(dataset: Dataset, data: bytes) -> None:
+    """UIDs of the file's own digest: without them it is a study of its own."""
+    digest = int.from_bytes(hashlib.sha256(data).digest()[:15], "big")
+    for number, keyword in enumerate(_IDENTIFIERS):
+        if not str(dataset.get(keyword, "") or "").strip():
+            setattr(dataset, keyword, f"2.25.{digest}{number}")
 
 
 def _refuse_deflate_bomb(data: bytes) -> None:
@@ -190,12 +233,12 @@ def _check_description(dataset: Dataset) -> None:
             "unsupported_size", f"An image of {columns} x {rows} pixels is not supported."
         )
     photometric = str(dataset.get("PhotometricInterpretation", "") or "")
-    if photometric == "PALETTE COLOR":
-        raise Refused("unsupported_photometric", "Palette colour is not supported.")
-    if not photometric.startswith(("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_")):
+    if not photometric.startswith(("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_", "PALETTE COLOR")):
         raise Refused("unsupported_photometric", "The photometric interpretation is not supported.")
+    if photometric.startswith(("RGB", "YBR_")) and _whole(dataset, "SamplesPerPixel") != 3:
+        raise Refused("unsupported_photometric", "The file's colours are not of three samples.")
     bits = _whole(dataset, "BitsAllocated")
-    if bits not in (8, 16) or (photometric[:4] != "MONO" and bits != 8):
+    if bits not in (8, 16, 32):
         raise Refused("unsupported_bits", f"Pixels of {bits} bits are not supported here.")
     if _number_of_frames(dataset) > MAX_FRAMES:
         raise Refused("too_many_frames", f"The file has more than {MAX_FRAMES} frames.")
@@ -207,6 +250,39 @@ def _checked(stored: Array, dataset: Dataset) -> Array:
         raise Refused("decode_failed", "The decoded pixels are not of the size the header says.")
     # Big-endian files decode to big-endian arrays; everything here is little endian.
     return np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<"))
+
+
+def _shown(stored: Array, dataset: Dataset, *, frame: int) -> tuple[Array, Values]:
+    """Stored values as they are kept: colour as 8-bit RGB, a table's outcome in place of its index.
+
+    (rows, columns) or (rows, columns, 3) -> the same, or (rows, columns, 3) of a palette.
+    """
+    values = _values(dataset, frame=frame)
+    if str(dataset.PhotometricInterpretation) == "PALETTE COLOR":
+        if "RedPaletteColorLookupTableDescriptor" not in dataset:
+            raise Refused("no_palette", "The file's colours are in a palette that it lacks.")
+        bits = _whole_of(dataset.RedPaletteColorLookupTableDescriptor, 2)
+        return _to_bytes(apply_color_lut(stored, dataset)[..., :3], bits=bits), values
+    if stored.ndim == 3:
+        return _to_bytes(stored, bits=_whole(dataset, "BitsStored")), values
+    if dataset.get("ModalityLUTSequence"):
+        looked_up = apply_modality_lut(stored, dataset)
+        if not np.issubdtype(looked_up.dtype, np.integer):
+            raise Refused("unsupported_modality_lut", "The file's table of values is not readable.")
+        return np.ascontiguousarray(looked_up), Values(1.0, 0.0, values.window)
+    return stored, values
+
+
+def _to_bytes(colour: Array, *, bits: int) -> Array:
+    """The eight highest of the ``bits`` that are used; screens and models see no more."""
+    most = colour.dtype.itemsize * 8
+    used = bits if 8 <= bits <= most else most
+    return np.ascontiguousarray(colour >> (used - 8), np.uint8) if used > 8 else colour
+
+
+def _whole_of(value: Any, index: int) -> int:
+    numbers = _numbers(value, index + 1)
+    return int(numbers[index]) if numbers else 0
 
 
 def _number_of_frames(dataset: Dataset) -> int:
