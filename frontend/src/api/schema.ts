@@ -1065,6 +1065,16 @@ export interface components {
             name: string;
         };
         /**
+         * OddityOut
+         * @description Something unusual about where a series' slices lie.
+         */
+        OddityOut: {
+            /** Code */
+            code: string;
+            /** Sentence */
+            sentence: string;
+        };
+        /**
          * OperationOut
          * @description An entry of a draft's journal.
          */
@@ -1310,7 +1320,7 @@ export interface components {
         };
         /**
          * SeriesOut
-         * @description A series; ``prepared`` of its ``slices`` answer a click at once.
+         * @description A series, or one volume of it; ``prepared`` of its ``slices`` answer a click at once.
          */
         SeriesOut: {
             /** Columns */
@@ -1326,12 +1336,18 @@ export interface components {
             modality: string;
             /** Number */
             number: number;
+            /** Oddities */
+            oddities: components["schemas"]["OddityOut"][];
             /** Prepared */
             prepared: number;
             /** Rows */
             rows: number;
+            /** Series Uid */
+            series_uid: string;
             /** Slices */
             slices: number;
+            /** Volume */
+            volume: number;
         };
         /**
          * SliceOut

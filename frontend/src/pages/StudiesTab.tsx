@@ -1,6 +1,6 @@
 /** Studies with their series, how far they are prepared, and bringing new ones in. */
-import { ActionIcon, Button, Group, Loader, Progress, Stack, Table, Text, Tooltip } from "@mantine/core";
-import { IconTrash } from "@tabler/icons-react";
+import { ActionIcon, Button, Group, Loader, Progress, Stack, Table, Text, ThemeIcon, Tooltip } from "@mantine/core";
+import { IconAlertTriangle, IconTrash } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { useNavigate } from "react-router";
@@ -13,7 +13,7 @@ import { Empty } from "./Empty";
 import type { Project } from "./ProjectPage";
 import { TaskState } from "./taskStates";
 import { Uploads } from "./Uploads";
-import { slicesInWords } from "./words";
+import { seriesInWords, slicesInWords } from "./words";
 
 export function StudiesTab({ project }: { project: Project }) {
   const studies = useQuery(queries.studies(project.id));
@@ -61,7 +61,12 @@ export function StudiesTab({ project }: { project: Project }) {
                 <Table.Tr key={series.id} data-testid="series-row">
                   <Table.Td>{position === 0 && study.number}</Table.Td>
                   <Table.Td>{position === 0 && <Text ff="monospace" size="sm">{study.subject}</Text>}</Table.Td>
-                  <Table.Td>{series.modality}{series.number > 0 && ` · series ${series.number}`}</Table.Td>
+                  <Table.Td>
+                    <Group gap={6} wrap="nowrap">
+                      {seriesInWords(series, study.series)}
+                      <Oddities oddities={series.oddities} />
+                    </Group>
+                  </Table.Td>
                   <Table.Td>{series.columns} × {series.rows}, {slicesInWords(series.slices)}</Table.Td>
                   <Table.Td><Prepared series={series} /></Table.Td>
                   <Table.Td><TaskState state={stateOf.get(series.id) ?? "open"} /></Table.Td>
@@ -96,6 +101,19 @@ export function StudiesTab({ project }: { project: Project }) {
         Its images, drafts and all accepted masks go with it. This cannot be undone.
       </Confirm>
     </Stack>
+  );
+}
+
+/** What whoever works with the series should know of where its slices lie. */
+function Oddities({ oddities }: { oddities: Schemas["SeriesOut"]["oddities"] }) {
+  if (oddities.length === 0) return null;
+  const sentences = oddities.map(({ sentence }) => sentence);
+  return (
+    <Tooltip multiline w={300} events={{ hover: true, focus: true, touch: true }} label={sentences.map((sentence) => <div key={sentence}>{sentence}</div>)}>
+      <ThemeIcon variant="light" color="yellow" size="sm" tabIndex={0} aria-label={sentences.join(" ")} role="img" data-testid="oddities">
+        <IconAlertTriangle size={14} />
+      </ThemeIcon>
+    </Tooltip>
   );
 }
 

@@ -4,3 +4,20 @@ export function counted(n: number, thing: string): string {
 }
 
 export const slicesInWords = (slices: number): string => counted(slices, "slice");
+
+interface Numbered {
+  readonly modality: string;
+  readonly number: number;
+  readonly volume: number;
+  readonly series_uid: string;
+}
+
+/** A series by its modality and number, and which of its volumes it is where there are several. */
+export function seriesInWords(series: Numbered, ofStudy: readonly Numbered[]): string {
+  const volumes = ofStudy.filter(({ series_uid }) => series_uid === series.series_uid).length;
+  return [
+    series.modality,
+    ...(series.number > 0 ? [`series ${series.number}`] : []),
+    ...(volumes > 1 ? [`volume ${series.volume} of ${volumes}`] : []),
+  ].join(" · ");
+}

@@ -140,7 +140,9 @@ def _accepted(revision: MaskRevision) -> AcceptedMask:
 
 
 def _number_in_study(series: Series) -> int:
-    ids = series.study.series.order_by("number", "id").values_list("id", flat=True)
+    ids = series.study.series.order_by("number", "series_uid", "volume").values_list(
+        "id", flat=True
+    )
     return list(ids).index(series.id) + 1
 
 

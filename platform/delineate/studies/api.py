@@ -14,6 +14,7 @@ from delineate.accounts.models import User
 from delineate.projects.selectors import project_for
 from delineate.registry.selectors import active_digest
 from delineate.studies import selectors, services
+from delineate.studies.geometry import SENTENCES, Oddity
 from delineate.studies.models import Series, Study, Upload
 
 router = Router(tags=["studies"])
@@ -55,17 +56,32 @@ class UploadOut(UploadSummary):
     report: list[FileFate]
 
 
+class OddityOut(Schema):
+    """Something unusual about where a series' slices lie."""
+
+    code: str
+    sentence: str
+
+
 class SeriesOut(Schema):
-    """A series; ``prepared`` of its ``slices`` answer a click at once."""
+    """A series, or one volume of it; ``prepared`` of its ``slices`` answer a click at once."""
 
     id: UUID
+    series_uid: str
     number: int
+    volume: int
     modality: str
     rows: int
     columns: int
     slices: int
     prepared: int
     is_color: bool
+    oddities: list[OddityOut]
+
+    @staticmethod
+    def resolve_oddities(series: Series) -> list[OddityOut]:
+        """Each with a sentence for people."""
+        return [OddityOut(code=code, sentence=SENTENCES[Oddity(code)]) for code in series.oddities]
 
     @staticmethod
     def resolve_slices(series: Series) -> int:

@@ -13,11 +13,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from delineate import storage
 from delineate.config.http import answer
-from delineate.errors import DelineateError, NotFound, NotSignedIn
+from delineate.errors import DelineateError, NotSignedIn
 from delineate.projects.models import Project
 from delineate.projects.selectors import project_for
 from delineate.studies import selectors
-from delineate.studies.models import Instance, Series
+from delineate.studies.models import Slice
 
 # A frame never changes under its UIDs, and is for the signed-in person only.
 _CACHE = "private, max-age=31536000, immutable"
@@ -30,14 +30,9 @@ def series_metadata(
     """The headers of a series' instances as DICOM JSON."""
     try:
         project = _project(request, project_id)
-        series = Series.objects.filter(
-            study__project=project, study__study_uid=study_uid, series_uid=series_uid
-        ).first()
-        if series is None:
-            raise NotFound("There is no such series.")
+        headers = selectors.headers_in(project, study_uid=study_uid, series_uid=series_uid)
     except DelineateError as error:
         return answer(error)
-    headers = [instance.header for instance in series.instances.all()]
     return JsonResponse(headers, safe=False, content_type="application/dicom+json")
 
 
@@ -53,21 +48,19 @@ def frame(
     """One frame's pixels, explicit little endian, as a multipart answer of one part."""
     try:
         project = _project(request, project_id)
-        instance = selectors.instance_in(
-            project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
+        slice_ = selectors.slice_in(
+            project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid, frame=number
         )
-        pixels = _pixels(instance, number=number)
+        pixels = _pixels(slice_)
     except DelineateError as error:
         return answer(error)
     boundary = uuid.uuid4().hex
     # Cornerstone reads the transfer syntax from the part's header, unquoted.
-    head = (
-        f"--{boundary}\r\n"
-        "Content-Type: application/octet-stream;"
-        f"transfer-syntax={ExplicitVRLittleEndian}\r\n\r\n"
-    )
+    kind = f"Content-Type: application/octet-stream;transfer-syntax={ExplicitVRLittleEndian}"
+    # … and values of four bytes only from where they may begin in memory.
+    boundary += "0" * (-len(f"--{boundary}\r\n{kind}\r\n\r\n") % 4)
     response = HttpResponse(
-        head.encode() + pixels + f"\r\n--{boundary}--\r\n".encode(),
+        f"--{boundary}\r\n{kind}\r\n\r\n".encode() + pixels + f"\r\n--{boundary}--\r\n".encode(),
         content_type=f'multipart/related; type="application/octet-stream"; boundary={boundary}',
     )
     response["Cache-Control"] = _CACHE
@@ -80,9 +73,6 @@ def _project(request: HttpRequest, project_id: UUID) -> Project:
     return project_for(request.user, project_id)
 
 
-def _pixels(instance: Instance, *, number: int) -> bytes:
-    slice_ = instance.slices.filter(frame_number=number).first()
-    if slice_ is None:
-        raise NotFound("The instance has no such frame.")
+def _pixels(slice_: Slice) -> bytes:
     stored = np.load(io.BytesIO(storage.get(slice_.pixels_key)), allow_pickle=False)
     return bytes(stored.tobytes())

@@ -20,15 +20,16 @@ from typing import BinaryIO, Final
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from pydicom import Dataset
 
 from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
 from delineate.registry.selectors import active_digest
-from delineate.studies import deidentify, encoding, pixels
+from delineate.studies import deidentify, encoding, geometry, pixels
 from delineate.studies.archive import Archive, Entry, Refused
+from delineate.studies.geometry import Oddity, Placed
 from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
 from delineate.studies.pixels import Frame, Geometry, Values
 from mlworker.contract import broker
@@ -40,7 +41,16 @@ TELL_EVERY_S: Final = 0.5
 # Of each slice, for the percentiles that stand in for a missing window.
 SAMPLED_PIXELS: Final = 4096
 WINDOW_PERCENTILES: Final = (0.5, 99.5)
-SAME_MM: Final = 1e-3
+# Attributes that tell images at one place apart, the most telling first.
+TELLS_APART: Final = (
+    "EchoNumbers",
+    "EchoTime",
+    "TemporalPositionIdentifier",
+    "InversionTime",
+    "RepetitionTime",
+    "FlipAngle",
+    "KVP",
+)
 # Each time somebody else has committed or deleted the same study: more is not by chance.
 MAX_STARTS_OF_A_STUDY: Final = 5
 
@@ -79,11 +89,23 @@ class _StoredInstance:
     frames: list[_StoredFrame]
 
 
+_Pair = tuple[_StoredInstance, _StoredFrame]
+
+
 @dataclass
 class _ReadySeries:
+    """One volume of a DICOM series, ``volume`` of 1, 2, …, its frames in order."""
+
     uid: str
-    instances: list[_StoredInstance]
-    ordered: list[tuple[_StoredInstance, _StoredFrame]]
+    volume: int
+    ordered: list[_Pair]
+    slice_spacing_mm: float | None
+    oddities: tuple[Oddity, ...]
+
+    @property
+    def instances(self) -> list[_StoredInstance]:
+        """Those with a frame in it, in order of their first."""
+        return list({id(instance): instance for instance, _ in self.ordered}.values())
 
 
 def ingest(upload_id: uuid.UUID) -> None:
@@ -195,8 +217,8 @@ class _Run:
     ) -> list[_ReadySeries]:
         ready: list[_ReadySeries] = []
         for series_uid, files in by_series.items():
-            known = Series.objects.filter(study=study, series_uid=series_uid).first()
-            if known is not None:
+            known = Slice.objects.filter(series__study=study, series__series_uid=series_uid)
+            if study is not None and known.exists():
                 self._compare_with_known(known, files)
             elif study is not None and any(
                 file.is_named and file.subject != study.subject.pseudonym for file in files
@@ -206,7 +228,7 @@ class _Run:
                 )
             else:
                 try:
-                    ready.append(self._store_series(study_id, series_uid, files))
+                    ready += self._store_series(study_id, series_uid, files)
                 except Refused as refused:
                     self._refuse_all(files, refused.code, refused.message)
         if self._upload.attempt > 1:
@@ -217,11 +239,10 @@ class _Run:
 
     def _store_series(
         self, study_id: uuid.UUID, series_uid: str, files: list[_Scanned]
-    ) -> _ReadySeries:
+    ) -> list[_ReadySeries]:
         keys: list[str] = []  # of what has been stored, for taking it back
         try:
-            instances = self._store_instances(study_id, files, keys=keys)
-            return _ReadySeries(series_uid, instances, _in_order(instances))
+            return _volumes(series_uid, self._store_instances(study_id, files, keys=keys))
         except Refused:
             for key in keys:
                 storage.delete(key)
@@ -280,14 +301,12 @@ class _Run:
             self._sign_of_life()
         return digests
 
-    def _compare_with_known(self, known: Series, files: list[_Scanned]) -> None:
+    def _compare_with_known(self, known: QuerySet[Slice], files: list[_Scanned]) -> None:
         """A series is not added to: what is in it already is a duplicate, the rest is refused."""
         ours: set[str] = set()
         for scanned in files:
             slices = list(
-                known.slices.filter(instance__sop_instance_uid=scanned.sop_uid).order_by(
-                    "frame_number"
-                )
+                known.filter(instance__sop_instance_uid=scanned.sop_uid).order_by("frame_number")
             )
             digests = [slice_.pixels_digest for slice_ in slices]
             try:
@@ -449,55 +468,38 @@ def _digests(instance: _StoredInstance) -> list[str]:
     return [frame.digest for frame in instance.frames]
 
 
-def _in_order(
-    instances: list[_StoredInstance],
-) -> list[tuple[_StoredInstance, _StoredFrame]]:
-    """A series' frames along their normal, else as numbered; Refused when they are no series."""
-    frames = [(instance, frame) for instance in instances for frame in instance.frames]
-    first = frames[0][1]
-    for instance, frame in frames:
-        if frame.shape != first.shape:
-            raise Refused("series_mixed_geometry", "The series' images are of different sizes.")
-        if not _alike(_spacing_mm(frame), _spacing_mm(first), within=SAME_MM):
-            raise Refused("series_mixed_geometry", "The series' images have different spacings.")
-        if not _alike(frame.geometry.orientation, first.geometry.orientation, within=1e-2):
-            raise Refused(
-                "series_mixed_geometry", "The series' images lie in different orientations."
-            )
-        if instance.header.get("PhotometricInterpretation") != (
-            instances[0].header.get("PhotometricInterpretation")
-        ):
-            raise Refused("series_mixed_geometry", "The series' images are of different kinds.")
-    if all(frame.geometry.position is not None for _, frame in frames):
-        return sorted(frames, key=lambda pair: (_along_normal(pair[1]), *_numbered(pair)))
-    return sorted(frames, key=_numbered)
+def _volumes(uid: str, instances: list[_StoredInstance]) -> list[_ReadySeries]:
+    """A DICOM series' frames as the volumes that they are."""
+    pairs = [(instance, frame) for instance in instances for frame in instance.frames]
+    return [
+        _ReadySeries(
+            uid,
+            number,
+            [pairs[index] for index in volume.frames],
+            volume.slice_spacing_mm,
+            volume.oddities,
+        )
+        for number, volume in enumerate(
+            geometry.volumes([_placed(instance, frame) for instance, frame in pairs]), start=1
+        )
+    ]
 
 
-def _spacing_mm(frame: _StoredFrame) -> tuple[float, ...] | None:
-    rows, columns = frame.geometry.row_spacing_mm, frame.geometry.column_spacing_mm
-    return None if rows is None or columns is None else (rows, columns)
-
-
-def _alike(
-    one: tuple[float, ...] | None, other: tuple[float, ...] | None, *, within: float
-) -> bool:
-    if one is None or other is None:
-        return one is other
-    return bool(np.allclose(one, other, rtol=0, atol=within))
-
-
-def _along_normal(frame: _StoredFrame) -> float:
-    """Distance in mm along the slices' normal (PS3.3 C.7.6.2.1.1)."""
-    orientation, position = frame.geometry.orientation, frame.geometry.position
-    assert orientation is not None, "a position has an orientation"
-    assert position is not None, "only frames with a position are ordered by it"
-    return float(np.cross(orientation[:3], orientation[3:]) @ np.array(position))
-
-
-def _numbered(pair: tuple[_StoredInstance, _StoredFrame]) -> tuple[int, str, int]:
-    instance, frame = pair
-    number = instance.header.get("InstanceNumber")
-    return int(number) if number is not None else 0, instance.sop_uid, frame.number
+def _placed(instance: _StoredInstance, frame: _StoredFrame) -> Placed:
+    header, place = instance.header, frame.geometry
+    rows, columns = place.row_spacing_mm, place.column_spacing_mm
+    image_type = tuple(header.get("ImageType") or ())
+    number = header.get("InstanceNumber")
+    return Placed(
+        shape=frame.shape,
+        kind=str(header.get("PhotometricInterpretation")),
+        spacing_mm=None if rows is None or columns is None else (rows, columns),
+        orientation=place.orientation,
+        position=place.position,
+        number=(int(number) if number is not None else 0, instance.sop_uid, frame.number),
+        told_apart_by=(*(str(header.get(each)) for each in TELLS_APART), image_type),
+        is_localizer="LOCALIZER" in image_type,
+    )
 
 
 def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
@@ -506,16 +508,18 @@ def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
     is_color = len(first.shape) == 3
     window = None if is_color else _window(ready)
     series = Series.objects.create(
-        id=uuid.uuid5(study.id, ready.uid),
+        id=uuid.uuid5(study.id, _name_of(ready)),
         study=study,
         series_uid=ready.uid,
+        volume=ready.volume,
+        oddities=[str(oddity) for oddity in ready.oddities],
         number=int(header.get("SeriesNumber") or 0),
         modality=str(header.get("Modality") or "OT")[:16],
         rows=first.shape[0],
         columns=first.shape[1],
         row_spacing_mm=first.geometry.row_spacing_mm,
         column_spacing_mm=first.geometry.column_spacing_mm,
-        slice_spacing_mm=_slice_spacing_mm(ready),
+        slice_spacing_mm=ready.slice_spacing_mm,
         orientation=_as_list(first.geometry.orientation),
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID") or ""),
         is_color=is_color,
@@ -553,6 +557,10 @@ def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
     )
 
 
+def _name_of(ready: _ReadySeries) -> str:
+    return ready.uid if ready.volume == 1 else f"{ready.uid}/{ready.volume}"
+
+
 def _window(ready: _ReadySeries) -> tuple[float, float]:
     """The series' first VOI window, else one over nearly all its values; (centre, width)."""
     for _, frame in ready.ordered:
@@ -561,16 +569,6 @@ def _window(ready: _ReadySeries) -> tuple[float, float]:
     values = np.concatenate([frame.sample for _, frame in ready.ordered])
     low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))
     return (low + high) / 2, max(high - low, 1.0)
-
-
-def _slice_spacing_mm(ready: _ReadySeries) -> float | None:
-    """Distance between neighbours, None for one slice, for unknown or for uneven ones."""
-    if len(ready.ordered) < 2 or any(f.geometry.position is None for _, f in ready.ordered):
-        return None
-    steps = np.diff([_along_normal(frame) for _, frame in ready.ordered])
-    step = float(np.median(steps))
-    even = step > SAME_MM and bool(np.all(np.abs(steps - step) < max(SAME_MM, 0.01 * step)))
-    return step if even else None
 
 
 def _as_list(values: tuple[float, ...] | None) -> list[float] | None:

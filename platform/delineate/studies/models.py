@@ -93,11 +93,15 @@ class Study(models.Model):
 
 
 class Series(models.Model):
-    """Slices of one size and orientation, in order along their normal."""
+    """Slices of one size and orientation, in order along their normal: a volume of a DICOM series.
+
+    Most DICOM series are one; of some there are several rows (geometry.py), with one UID.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="series")
     series_uid = models.CharField(max_length=64)  # ours
+    volume = models.PositiveIntegerField(default=1)  # 1, 2, … of its DICOM series
     number = models.IntegerField(default=0)  # SeriesNumber
     modality = models.CharField(max_length=16)
     rows = models.PositiveIntegerField()
@@ -106,6 +110,8 @@ class Series(models.Model):
     row_spacing_mm = models.FloatField(null=True)
     column_spacing_mm = models.FloatField(null=True)
     slice_spacing_mm = models.FloatField(null=True)
+    # What is unusual about its geometry: geometry.Oddity.
+    oddities = ArrayField(models.CharField(max_length=32), default=list)
     # Patient coordinates of increasing columns, then rows (ImageOrientationPatient); null: unknown.
     orientation = ArrayField(models.FloatField(), size=6, null=True)
     frame_of_reference_uid = models.CharField(max_length=64, blank=True)  # ours
@@ -116,10 +122,12 @@ class Series(models.Model):
     window_width = models.FloatField(null=True)
 
     class Meta:
-        ordering = ["study", "number", "id"]
+        ordering = ["study", "number", "series_uid", "volume"]
         verbose_name_plural = "series"
         constraints = [
-            models.UniqueConstraint(fields=["study", "series_uid"], name="studies_series_uid_once"),
+            models.UniqueConstraint(
+                fields=["study", "series_uid", "volume"], name="studies_series_volume_once"
+            ),
         ]
 
     def __str__(self) -> str:

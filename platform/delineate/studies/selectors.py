@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
@@ -86,17 +87,34 @@ def prepared_slices(series: Series, *, model_digest: str) -> set[UUID]:
     )
 
 
-def instance_in(project: Project, *, study_uid: str, series_uid: str, sop_uid: str) -> Instance:
-    """An instance by its UIDs; NotFound."""
-    instance = Instance.objects.filter(
+def headers_in(project: Project, *, study_uid: str, series_uid: str) -> list[dict[str, Any]]:
+    """The headers of a DICOM series' instances as DICOM JSON, each once; NotFound."""
+    instances = Instance.objects.filter(
         series__study__project=project,
         series__study__study_uid=study_uid,
         series__series_uid=series_uid,
-        sop_instance_uid=sop_uid,
+    )
+    # An instance whose frames belong to several volumes has a row in each.
+    headers = {instance.sop_instance_uid: instance.header for instance in instances}
+    if not headers:
+        raise NotFound("There is no such series.")
+    return list(headers.values())
+
+
+def slice_in(
+    project: Project, *, study_uid: str, series_uid: str, sop_uid: str, frame: int
+) -> Slice:
+    """A frame of an instance by its UIDs and number; NotFound."""
+    slice_ = Slice.objects.filter(
+        series__study__project=project,
+        series__study__study_uid=study_uid,
+        series__series_uid=series_uid,
+        instance__sop_instance_uid=sop_uid,
+        frame_number=frame,
     ).first()
-    if instance is None:
-        raise NotFound("There is no such instance.")
-    return instance
+    if slice_ is None:
+        raise NotFound("There is no such frame.")
+    return slice_
 
 
 def image_of(slice_: Slice) -> SliceImage:

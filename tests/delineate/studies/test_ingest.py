@@ -33,6 +33,7 @@ from tests.delineate.studies.files import fates, image, send, send_and_ingest, z
 pytestmark = pytest.mark.django_db
 
 STORED = ("stored", "")
+ACROSS = [0, 1, 0, 0, 0, -1]  # sagittal
 
 
 @pytest.fixture
@@ -225,17 +226,64 @@ def test_another_patients_series_does_not_join_a_study(project, lead):
     "other",
     [
         image(z=1.0, pixels=np.zeros((8, 11), np.int16)),
-        image(z=1.0, ImageOrientationPatient=[0, 1, 0, 0, 0, -1]),
+        image(z=1.0, ImageOrientationPatient=ACROSS),
         image(z=1.0, photometric="MONOCHROME1"),
         image(z=1.0, PixelSpacing=[0.5, 0.8]),
     ],
     ids=["size", "orientation", "kind", "spacing"],
 )
-def test_a_series_of_unlike_images_is_refused_and_leaves_nothing(project, lead, other):
-    upload = send_and_ingest(lead, project, zipped([image(z=0.0), other]))
-    assert fates(upload) == [("refused", "series_mixed_geometry")] * 2
-    assert not Study.objects.exists()
-    assert _objects("studies") == set()
+def test_images_that_are_no_stack_with_the_others_are_a_volume_of_their_own(project, lead, other):
+    stack = [image(z=float(z), sop=f"1.2.3.1.{z}") for z in range(3)]
+    upload = send_and_ingest(lead, project, zipped([*stack, other]))
+    assert fates(upload) == [("stored", "")] * 4
+    large, small = Series.objects.order_by("volume")
+    assert (large.volume, large.slices.count(), large.slice_spacing_mm) == (1, 3, 1.0)
+    assert (small.volume, small.slices.count(), small.slice_spacing_mm) == (2, 1, None)
+    assert large.series_uid == small.series_uid
+    assert large.oddities == small.oddities == ["split_series"]
+
+
+def test_volumes_of_a_series_are_recognised_when_they_come_again(project, lead):
+    """Two echoes at every place."""
+    files = [
+        image(z=float(z), seed=4 * echo + z, EchoTime=echo, InstanceNumber=2 * z + echo)
+        for z in range(3)
+        for echo in (1, 2)
+    ]
+    first = send_and_ingest(lead, project, zipped(files))
+    again = send_and_ingest(lead, project, zipped(files))
+    assert fates(first) == [("stored", "")] * 6
+    assert fates(again) == [("duplicate", "duplicate")] * 6
+    assert [series.slices.count() for series in Series.objects.all()] == [3, 3]
+    assert Series.objects.values("series_uid").distinct().count() == 1
+
+
+def test_an_object_whose_frames_are_several_volumes_is_in_each(project, lead):
+    groups = []
+    for z, orientation in [(0.0, [1, 0, 0, 0, 1, 0]), (1.0, [1, 0, 0, 0, 1, 0]), (0.0, ACROSS)]:
+        place, way, group = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient, way.ImageOrientationPatient = [0.0, 0.0, z], orientation
+        group.PlanePositionSequence, group.PlaneOrientationSequence = [place], [way]
+        groups.append(group)
+    pixels = np.random.default_rng(2).integers(0, 255, (3, 6, 7), dtype=np.uint8)
+    enhanced = image(
+        pixels=pixels, SOPClassUID=ENHANCED_MR, PerFrameFunctionalGroupsSequence=groups
+    )
+    upload = send_and_ingest(lead, project, zipped([enhanced]))
+    assert fates(upload) == [("stored", "")]
+    of_frames = [
+        list(series.slices.values_list("frame_number", flat=True))
+        for series in Series.objects.order_by("volume")
+    ]
+    assert of_frames == [[1, 2], [3]]
+    series = Series.objects.first()
+    root = f"/dicomweb/{project.id}/studies/{series.study.study_uid}/series/{series.series_uid}"
+    headers = lead.get(f"{root}/metadata").json()
+    assert len(headers) == 1
+    sop_uid = headers[0]["00080018"]["Value"][0]
+    for number, expected in enumerate(pixels, start=1):
+        response = lead.get(f"{root}/instances/{sop_uid}/frames/{number}")
+        assert expected.tobytes() in response.content
 
 
 def test_what_is_no_image_disturbs_nothing(project, lead):

@@ -1,0 +1,21 @@
+import { describe, expect, it } from "vitest";
+import { seriesInWords } from "./words";
+
+const series = (changes: Partial<Parameters<typeof seriesInWords>[0]> = {}) => ({
+  modality: "MR", number: 4, volume: 1, series_uid: "2.25.1", ...changes,
+});
+
+describe("a series in words", () => {
+  it("is its modality and number", () => {
+    expect(seriesInWords(series(), [series(), series({ series_uid: "2.25.2" })])).toBe("MR · series 4");
+  });
+
+  it("is its modality alone without a number", () => {
+    expect(seriesInWords(series({ number: 0 }), [series({ number: 0 })])).toBe("MR");
+  });
+
+  it("says which volume it is where its DICOM series holds several", () => {
+    const second = series({ volume: 2 });
+    expect(seriesInWords(second, [series(), second])).toBe("MR · series 4 · volume 2 of 2");
+  });
+});
