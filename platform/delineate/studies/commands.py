@@ -23,7 +23,7 @@ ASK_EVERY_S: Final = 0.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What follows `delineate import`."""
-    parser.add_argument("path", type=Path, nargs="+", help="zip, DICOM file or folder")
+    parser.add_argument("path", type=Path, nargs="+", help="zip, DICOM file, picture or folder")
     parser.add_argument("--project", required=True, help="the project's name or id")
     parser.add_argument("--as", dest="username", required=True, help="a lead of the project")
 

@@ -27,7 +27,7 @@ from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
 from delineate.registry.selectors import active_digest
-from delineate.studies import deidentify, encoding, geometry, pixels
+from delineate.studies import deidentify, encoding, geometry, pictures, pixels
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.geometry import Oddity, Placed
 from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
@@ -169,14 +169,17 @@ class _Run:
         try:
             if entry.refusal is not None:
                 raise entry.refusal
-            dataset = pixels.parse(self._archive.read(entry))
+            dataset = self._read(entry)
             pixels.check_kind(dataset)
         except Refused as refused:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)
             return None
         identity = deidentify.identity_of(dataset)
-        folder = f"folder\0{self._upload.id}\0{entry.folder}"
+        # Of who names nobody, what lies in one folder is of one patient, and else each study of its
+        # own: two patients in one would let what is learnt judge itself.
+        lies_in = entry.folder or dataset.StudyInstanceUID
+        folder = f"folder\0{self._upload.id}\0{lies_in}"
         return _Scanned(
             entry=entry,
             is_named=identity is not None,
@@ -185,6 +188,11 @@ class _Run:
             series_uid=deidentify.replace_uid(str(dataset.SeriesInstanceUID), key=self._key),
             sop_uid=deidentify.replace_uid(str(dataset.SOPInstanceUID), key=self._key),
         )
+
+    def _read(self, entry: Entry) -> Dataset:
+        """A file as a DICOM object, whatever it was; raises Refused."""
+        data = self._archive.read(entry)
+        return pictures.to_dicom(data) if pictures.is_picture(data) else pixels.parse(data)
 
     def _ingest_study(self, study_uid: str, by_series: dict[str, list[_Scanned]]) -> None:
         files = [scanned for series in by_series.values() for scanned in series]
@@ -275,7 +283,7 @@ class _Run:
     def _store_instance(
         self, study_id: uuid.UUID, scanned: _Scanned, *, keys: list[str]
     ) -> _StoredInstance:
-        dataset = pixels.parse(self._archive.read(scanned.entry))
+        dataset = self._read(scanned.entry)
         header = deidentify.clean(dataset, key=self._key)
         frames: list[_StoredFrame] = []
         for frame in pixels.frames(dataset):
@@ -294,7 +302,7 @@ class _Run:
 
     def _digests(self, scanned: _Scanned) -> list[str]:
         """Of a file's frames; raises Refused."""
-        dataset = pixels.parse(self._archive.read(scanned.entry))
+        dataset = self._read(scanned.entry)
         digests: list[str] = []
         for frame in pixels.frames(dataset):
             digests.append(array_digest(frame.stored))

@@ -19,7 +19,7 @@ import pydicom
 from pydicom import Dataset
 from pydicom._uid_dict import UID_dictionary
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_color_lut, apply_modality_lut
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -111,7 +111,7 @@ def parse(data: bytes) -> Dataset:
             dataset = pydicom.dcmread(io.BytesIO(data), force=bare)
             dataset.decode()  # text values in one character set from here on
             _say_transfer_syntax(dataset)
-            _give_missing_uids(dataset, data)
+            give_missing_uids(dataset, data)
     except InvalidDicomError as error:
         raise Refused("not_dicom", "The file is not DICOM.") from error
     except Exception as error:  # pydicom raises what its parts raise, down to struct.error
@@ -174,6 +174,14 @@ def describe_pixels(header: Dataset, stored: Array) -> None:
         header.PlanarConfiguration = 0
 
 
+def give_missing_uids(dataset: Dataset, data: bytes) -> None:
+    """UIDs of the file's own digest: without them it is a study of its own."""
+    digest = int.from_bytes(hashlib.sha256(data).digest()[:15], "big")
+    for number, keyword in enumerate(_IDENTIFIERS):
+        if not str(dataset.get(keyword, "") or "").strip():
+            setattr(dataset, keyword, f"2.25.{digest}{number}")
+
+
 def _begins_like_dicom(data: bytes) -> bool:
     """Whether the first bytes are a tag that DICOM objects begin with, in either byte order."""
     groups = (int.from_bytes(data[:2], "little"), int.from_bytes(data[:2], "big"))
@@ -192,14 +200,6 @@ def _say_transfer_syntax(dataset: Dataset) -> None:
         if little
         else ExplicitVRBigEndian
     )
-
-
-def _give_missing_uids(dataset: Dataset, data: bytes) -> None:
-    """UIDs of the file's own digest: without them it is a study of its own."""
-    digest = int.from_bytes(hashlib.sha256(data).digest()[:15], "big")
-    for number, keyword in enumerate(_IDENTIFIERS):
-        if not str(dataset.get(keyword, "") or "").strip():
-            setattr(dataset, keyword, f"2.25.{digest}{number}")
 
 
 def _refuse_deflate_bomb(data: bytes) -> None:

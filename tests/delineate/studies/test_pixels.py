@@ -94,7 +94,8 @@ def test_a_palette_becomes_colour(bits):
         data = (colours // number).astype("<u2" if bits == 16 else np.uint8).tobytes()
         dataset.add_new(f"{colour}PaletteColorLookupTableData", "OW", data)
     (frame,) = _frames(dataset)
-    assert (frame.stored.shape, frame.stored.dtype) == ((2, 2, 3), np.uint8)
+    assert frame.stored.shape == (2, 2, 3)
+    assert frame.stored.dtype == np.uint8
     np.testing.assert_array_equal(frame.stored[..., 0], [[0, 64], [128, 192]])
     np.testing.assert_array_equal(frame.stored[..., 1], [[0, 32], [64, 96]])
 
