@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,53 @@ def test_a_checkpoint_of_somebody_s_becomes_ours(tmp_path, capsys):
     assert not Checkpoint(ours).metadata.adapters
     assert Checkpoint(ours).image_encoder()
     assert ours.stat().st_size < 0.4 * theirs.stat().st_size
+
+
+def _results(path, *, digest, **changes):
+    dice = {"dice": {"mean": 0.91234567, "low": None, "high": None}}
+    figure = {"model": "m", "protocol": "box", "by": "collections", "measures": dice}
+    clicks = {"model": "m", "by": "collections", "to_iou": {"85": {"mean": 4.5}}}
+    content = {
+        "models": {"m": {"digest": digest}},
+        "figures": [figure, figure | {"by": "masks", "protocol": "1-point"}],
+        "clicks": [clicks],
+    }
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def test_what_an_evaluation_found_is_written_into_the_checkpoint(small_checkpoint, tmp_path):
+    to, results = tmp_path / "to.safetensors", tmp_path / "results.json"
+    _results(results, digest=digest_of_file(small_checkpoint))
+    command = ["convert", str(small_checkpoint), "--to", str(to), "--evaluated", str(results)]
+
+    assert main([*command, "--half"]) == 0
+
+    before, after = Checkpoint(small_checkpoint), Checkpoint(to)
+    assert after.metadata == before.metadata.model_copy(
+        update={"metrics": {"box": 0.9123, "noc85": 4.5}}
+    )
+    assert after.image_encoder()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "says nothing of this file"),
+        ({"models": None}, "holds no results of an evaluation"),
+        ({"models": {"m": {}}}, "holds no results of an evaluation"),
+    ],
+)
+def test_what_was_found_of_another_file_is_not(
+    small_checkpoint, tmp_path, capsys, changes, sentence
+):
+    to, results = tmp_path / "to.safetensors", tmp_path / "results.json"
+    _results(results, digest="0" * 64, **changes)
+    command = ["convert", str(small_checkpoint), "--to", str(to), "--evaluated", str(results)]
+
+    assert main(command) == 1
+    assert sentence in capsys.readouterr().err
+    assert not to.exists()
 
 
 def test_a_file_that_cannot_be_converted_leaves_nothing(tmp_path, capsys):
