@@ -28,6 +28,7 @@ try {
   await annotatorCorrects();
   await reviewerAccepts();
   await leadExports();
+  await administratorSeesModels();
   tell("end", {});
 } catch (error) {
   await shot("failed").catch(() => undefined);
@@ -223,6 +224,15 @@ async function signIn({ username, password }) {
   await page.goto(url);
   await fillSignIn({ username, password });
   await page.getByRole("heading", { name: "Projects", exact: true }).waitFor();
+}
+
+async function administratorSeesModels() {
+  await signIn(people.administrator);
+  await page.getByRole("button", { name: people.administrator.username }).click();
+  await page.getByRole("menuitem", { name: "Models" }).click();
+  await page.getByTestId("model-row").first().waitFor();
+  await page.getByText("default", { exact: true }).waitFor();
+  await shot("models");
 }
 
 async function fillSignIn({ username, password }) {

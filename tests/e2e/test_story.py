@@ -166,7 +166,7 @@ def _keep_evidence(folder: Path) -> None:
 
 def _keep_pictures(shots: Path, *, to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
-    for name in ("studies", "workspace"):
+    for name in ("studies", "workspace", "models"):
         (shot,) = shots.glob(f"*-{name}.png")
         with Image.open(shot) as picture:
             # 256 colours: a third of the size, and no difference to the eye.
@@ -175,9 +175,13 @@ def _keep_pictures(shots: Path, *, to: Path) -> None:
 
 def _people(system: Started) -> dict[str, dict[str, str]]:
     people = {}
-    for role, username in {"lead": "lena", "annotator": "anna", "reviewer": "rita"}.items():
+    named = {"lead": "lena", "annotator": "anna", "reviewer": "rita", "administrator": "ada"}
+    for role, username in named.items():
         password = secrets.token_urlsafe(12)
-        added = system.delineate("user", "add", "--password-stdin", username, stdin=f"{password}\n")
+        more = ["--superuser"] if role == "administrator" else []
+        added = system.delineate(
+            "user", "add", "--password-stdin", *more, username, stdin=f"{password}\n"
+        )
         assert added.returncode == 0, added.stderr
         people[role] = {"username": username, "password": password}
     return people
