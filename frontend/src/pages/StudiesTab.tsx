@@ -38,7 +38,7 @@ export function StudiesTab({ project }: { project: Project }) {
       {studies.data?.length === 0 && (
         <Empty title="No studies yet">
           {mayUpload
-            ? "Drop DICOM files or pictures, or a zip of them, into the field above. Names and dates of patients are removed on the way in."
+            ? "Drop DICOM, NIfTI, NRRD or pictures, or a zip of them, into the field above. Names and dates of patients are removed on the way in."
             : "A project lead uploads studies; they appear here by themselves."}
         </Empty>
       )}

@@ -36,7 +36,7 @@ export function Uploads({ projectId }: { projectId: string }) {
         <Group justify="center" gap="sm" style={{ pointerEvents: "none" }}>
           <IconCloudUpload size={28} stroke={1.5} />
           <div>
-            <Text size="sm">Drop DICOM files or pictures, or a zip of them, or click to choose</Text>
+            <Text size="sm">Drop DICOM, NIfTI, NRRD or pictures, or a zip of them, or click to choose</Text>
             <Text size="xs" c="dimmed">
               Only what an image needs is kept: names, dates and numbers of patients are left behind.
             </Text>

@@ -18,6 +18,7 @@ from uuid import UUID
 import numpy as np
 
 from delineate.errors import Conflict
+from delineate.studies.volumes import NiftiPlace
 from mlworker.contract import masks
 from mlworker.contract.artifacts import array_digest
 from mlworker.contract.masks import Mask, RunLengths
@@ -112,6 +113,7 @@ class Delineation:
     masks: tuple[AcceptedMask, ...]
     review: Review | None
     model_names: Mapping[str, str]  # by digest
+    nifti_place: NiftiPlace | None = None  # as it came, where it came as a NIfTI
 
     @property
     def title(self) -> str:

@@ -22,6 +22,7 @@ from delineate.projects.selectors import projects_of
 from delineate.registry.models import ModelVersion
 from delineate.studies.models import Series, Study
 from delineate.studies.selectors import header_of
+from delineate.studies.volumes import NiftiPlace
 from mlworker.contract.masks import RunLengths
 from mlworker.contract.messages import Box, Point
 
@@ -91,6 +92,7 @@ def _delineation(
         pixel_spacing_mm=_pixel_spacing_mm(series),
         slice_thickness_mm=_thickness_mm(series),
         orientation=None if series.orientation is None else tuple(series.orientation),
+        nifti_place=NiftiPlace.model_validate(series.nifti_place) if series.nifti_place else None,
         frame_of_reference_uid=series.frame_of_reference_uid,
         slices=tuple(
             Slice(

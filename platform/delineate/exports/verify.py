@@ -130,7 +130,7 @@ def _check_nifti(file: File, delineation: Delineation, *, written_as: dict[int, 
         _require(datatype == 2, file, "does not hold unsigned bytes")
         offset = float(np.frombuffer(header, "<f4", count=1, offset=108)[0])
         _require(header[344:348] == b"n+1\0" and offset == len(header), file, "is no NIfTI-1")
-        affine = np.frombuffer(header, "<f4", count=12, offset=280).reshape(3, 4)
+        affine = _affine_in(header)
         for position, slice_ in enumerate(slices):
             data = stream.read(delineation.rows * delineation.columns)
             values = np.frombuffer(data, np.uint8).reshape(delineation.rows, delineation.columns)
@@ -140,13 +140,35 @@ def _check_nifti(file: File, delineation: Delineation, *, written_as: dict[int, 
             _compare(values, expected, file, f"slice {slice_.number}")
             if delineation.has_place:
                 _compare_places(
-                    _corners_by_affine(affine.astype(np.float64), values.shape, position),
+                    _corners_by_affine(affine, values.shape, position),
                     _place_of(slice_, delineation),
                     file,
                     slice_,
                     within_mm=NIFTI_WITHIN_MM,
                 )
         _require(stream.read() == b"", file, "is longer than its slices")
+
+
+def _affine_in(header: bytes) -> npt.NDArray[np.float64]:
+    """(3, 4), of a NIfTI-1 header: its sform, or where that says nothing its qform (nifti1.h)."""
+
+    def floats(offset: int, count: int) -> npt.NDArray[np.float64]:
+        return np.frombuffer(header, "<f4", count=count, offset=offset).astype(np.float64)
+
+    if int.from_bytes(header[254:256], "little") > 0:
+        return floats(280, 12).reshape(3, 4)
+    qfac, *sides = floats(76, 4)
+    b, c, d = floats(256, 3)
+    a = max(0.0, 1 - b * b - c * c - d * d) ** 0.5
+    turn = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    sides[2] *= -1.0 if qfac < 0 else 1.0
+    return np.column_stack([turn * sides, floats(268, 3)])
 
 
 def _place_of(slice_: Slice, delineation: Delineation) -> Points:

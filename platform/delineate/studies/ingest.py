@@ -16,7 +16,7 @@ import uuid
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from django.db import transaction
@@ -27,11 +27,12 @@ from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
 from delineate.registry.selectors import active_digest
-from delineate.studies import deidentify, encoding, geometry, pictures, pixels
+from delineate.studies import deidentify, encoding, geometry, pictures, pixels, volumes
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.geometry import Oddity, Placed
 from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
 from delineate.studies.pixels import Frame, Geometry, Values
+from delineate.studies.volumes import NiftiPlace, Volume
 from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
 
@@ -87,6 +88,7 @@ class _StoredInstance:
     sop_uid: str
     header: Dataset
     frames: list[_StoredFrame]
+    place: NiftiPlace | None
 
 
 _Pair = tuple[_StoredInstance, _StoredFrame]
@@ -169,7 +171,7 @@ class _Run:
         try:
             if entry.refusal is not None:
                 raise entry.refusal
-            dataset = self._read(entry)
+            dataset = self._read(entry).dataset
             pixels.check_kind(dataset)
         except Refused as refused:
             fate = "skipped" if refused.code == "directory" else "refused"
@@ -189,10 +191,13 @@ class _Run:
             sop_uid=deidentify.replace_uid(str(dataset.SOPInstanceUID), key=self._key),
         )
 
-    def _read(self, entry: Entry) -> Dataset:
+    def _read(self, entry: Entry) -> Volume:
         """A file as a DICOM object, whatever it was; raises Refused."""
         data = self._archive.read(entry)
-        return pictures.to_dicom(data) if pictures.is_picture(data) else pixels.parse(data)
+        if volumes.is_volume(data):
+            return volumes.to_dicom(data)
+        is_picture = pictures.is_picture(data)
+        return Volume(pictures.to_dicom(data) if is_picture else pixels.parse(data), place=None)
 
     def _ingest_study(self, study_uid: str, by_series: dict[str, list[_Scanned]]) -> None:
         files = [scanned for series in by_series.values() for scanned in series]
@@ -283,7 +288,8 @@ class _Run:
     def _store_instance(
         self, study_id: uuid.UUID, scanned: _Scanned, *, keys: list[str]
     ) -> _StoredInstance:
-        dataset = self._read(scanned.entry)
+        read = self._read(scanned.entry)
+        dataset = read.dataset
         header = deidentify.clean(dataset, key=self._key)
         frames: list[_StoredFrame] = []
         for frame in pixels.frames(dataset):
@@ -294,7 +300,7 @@ class _Run:
                 pixels.describe_pixels(header, frame.stored)
             self._sign_of_life()
         self._decoded.add(scanned.entry.number)
-        return _StoredInstance(scanned.entry, scanned.sop_uid, header, frames)
+        return _StoredInstance(scanned.entry, scanned.sop_uid, header, frames, read.place)
 
     def _slice_id(self, series_uid: str, sop_uid: str, *, frame: int) -> uuid.UUID:
         """Equal in every attempt; with the series, as some devices repeat image UIDs in each."""
@@ -302,7 +308,7 @@ class _Run:
 
     def _digests(self, scanned: _Scanned) -> list[str]:
         """Of a file's frames; raises Refused."""
-        dataset = self._read(scanned.entry)
+        dataset = self._read(scanned.entry).dataset
         digests: list[str] = []
         for frame in pixels.frames(dataset):
             digests.append(array_digest(frame.stored))
@@ -521,6 +527,7 @@ def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
         series_uid=ready.uid,
         volume=ready.volume,
         oddities=[str(oddity) for oddity in ready.oddities],
+        nifti_place=_nifti_place(ready),
         number=int(header.get("SeriesNumber") or 0),
         modality=str(header.get("Modality") or "OT")[:16],
         rows=first.shape[0],
@@ -563,6 +570,13 @@ def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
             for index, (instance, frame) in enumerate(ready.ordered)
         ]
     )
+
+
+def _nifti_place(ready: _ReadySeries) -> dict[str, Any] | None:
+    """Where its file said that it lies: of a volume that came as a NIfTI, whole."""
+    place = ready.ordered[0][0].place
+    is_whole = len(ready.instances) == 1 and Oddity.REPEATED not in ready.oddities
+    return place.model_dump(mode="json") if place is not None and is_whole else None
 
 
 def _name_of(ready: _ReadySeries) -> str:

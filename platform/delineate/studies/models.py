@@ -112,6 +112,8 @@ class Series(models.Model):
     slice_spacing_mm = models.FloatField(null=True)
     # What is unusual about its geometry: geometry.Oddity.
     oddities = ArrayField(models.CharField(max_length=32), default=list)
+    # volumes.NiftiPlace of a volume that came as a NIfTI: its masks go back with the same.
+    nifti_place = models.JSONField(null=True)
     # Patient coordinates of increasing columns, then rows (ImageOrientationPatient); null: unknown.
     orientation = ArrayField(models.FloatField(), size=6, null=True)
     frame_of_reference_uid = models.CharField(max_length=64, blank=True)  # ours

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 
 from delineate.exports.delineation import CannotBeWritten, Delineation, File, Slice
+from delineate.studies.volumes import NiftiPlace
 
 Affine = npt.NDArray[np.float64]  # (4, 4)
 
@@ -61,6 +62,9 @@ def stacks(delineation: Delineation) -> list[Stack]:
 
     Where the place of slices is unknown, the axes are the image's own, as if axial.
     """
+    if delineation.nifti_place is not None:
+        in_file = tuple(sorted(delineation.slices, key=lambda each: each.frame_number))
+        return [Stack(in_file, _affine(delineation, in_file))]
     if not delineation.has_place:
         return [Stack(delineation.slices, _placeless_affine(delineation))]
     found = []
@@ -172,16 +176,31 @@ def _header(delineation: Delineation, stack: Stack) -> Nifti1Header:
     affine = TO_RAS @ stack.affine
     header = Nifti1Header()
     header.set_data_dtype(np.uint8)
+    header["vox_offset"] = DATA_OFFSET
+    header["scl_slope"], header["scl_inter"] = 1, 0
     header.set_data_shape((delineation.columns, delineation.rows, len(stack.slices)))
     header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
     header.set_xyzt_units("mm")
+    if delineation.nifti_place is not None:
+        _say_as_it_came(header, delineation.nifti_place)
+        return header
     code = SCANNER_ANATOMY if delineation.has_place else ALIGNED_TO_ITSELF
     header.set_sform(affine, code=code)
     # A qform cannot shear: where it would put voxels elsewhere there is none.
     header.set_qform(affine, code=0 if _shears(affine) else code, strip_shears=True)
-    header["vox_offset"] = DATA_OFFSET
-    header["scl_slope"], header["scl_inter"] = 1, 0
     return header
+
+
+def _say_as_it_came(header: Nifti1Header, place: NiftiPlace) -> None:
+    """The very numbers of the file that the images came in."""
+    header["qform_code"], header["sform_code"] = place.qform_code, place.sform_code
+    header["pixdim"][:4] = place.pixdim
+    for letter, value in zip("bcd", place.quaternion, strict=True):
+        header[f"quatern_{letter}"] = value
+    for number, letter in enumerate("xyz"):
+        header[f"qoffset_{letter}"] = place.offset[number]
+        header[f"srow_{letter}"] = place.srow[4 * number : 4 * number + 4]
+    header["xyzt_units"] = place.xyzt_units
 
 
 def _shears(affine: Affine) -> bool:
