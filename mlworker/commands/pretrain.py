@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from pathlib import Path
 
@@ -21,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", type=Path, help="JSON; the default recipe without it")
     parser.add_argument("--out", type=Path, required=True, help="folder for the state and models")
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--without", action="append", default=[], metavar="SET")
     parser.add_argument("--from", dest="origin", type=Path, help="a state of another run")
-    parser.add_argument(
-        "--fall", action="store_true", help="let the learning rate fall: the end of a run"
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,7 +43,7 @@ def _train(arguments: argparse.Namespace) -> None:
     recipe = Recipe.model_validate_json(text)
     listed = arguments.data / "image2label_train.json"
     samples = read_image2label(listed, root=arguments.data)
-    training = Run(recipe, samples, without=arguments.without)
+    training = Run(recipe, samples)
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = arguments.out / "last.state"
     if state.exists():
@@ -58,6 +55,8 @@ def _train(arguments: argparse.Namespace) -> None:
         if processes.rank() != 0:
             return
         write_whole(state, lambda file: torch.save(training.state(), file))
+        if training.is_about_to_fall:
+            shutil.copyfile(state, arguments.out / "before_fall.state")
         metadata = Metadata(
             variant=recipe.variant,
             image_size=256,
@@ -74,7 +73,6 @@ def _train(arguments: argparse.Namespace) -> None:
     train(
         training,
         until=time.monotonic() + arguments.minutes * 60,
-        fall=arguments.fall,
         keep=keep,
         say=lambda line: (
             None if processes.rank() else print(time.strftime("%H:%M:%S"), line, flush=True)

@@ -2,9 +2,11 @@
 
 A ViT on 16-pixel patches has to learn from data that neighbouring pixels belong together; from some
 hundred images it does not. Convolutions know it, cost little at low resolution, and see edges that
-a patch averages away, so what they found at a quarter and an eighth of the image's resolution is
-added to the embedding (Early Convolutions, arXiv 2106.14881; the skips of a U-Net, arXiv
-1505.04597). The embedding's form, the prompt encoder and the mask decoder stay SAM's.
+a patch averages away. What the tokens mean rises again to an eighth and a quarter of the image's
+resolution, where it meets those edges, before all of it becomes the embedding (Early Convolutions,
+arXiv 2106.14881; U-Net, arXiv 1505.04597): the decoder that follows looks at each pixel by itself
+and could not bring the two together. The embedding's form, the prompt encoder and the mask decoder
+stay SAM's.
 """
 
 from __future__ import annotations
@@ -30,12 +32,15 @@ class HybridEncoder(modeling.ImageEncoderViT):  # type: ignore[misc]
         del self.patch_embed
         self.stem_half = nn.Sequential(_halving(3, half), nn.GELU())
         self.stem_quarter = nn.Sequential(_halving(half, quarter), Residual(quarter))
-        self.stem_eighth = nn.Sequential(
-            _halving(quarter, eighth), Residual(eighth), Residual(eighth)
+        self.stem_eighth = nn.Sequential(_halving(quarter, eighth), Residual(eighth))
+        # Without the last norm the tokens grow a hundredfold, unpunished, because everything after
+        # them normalises: what the blocks add to them is then too little to be seen.
+        self.stem_tokens = nn.Sequential(_halving(eighth, dim), Residual(dim), Norm(dim))
+        self.rise_eighth = Rise(dim, eighth)
+        self.rise_quarter = Rise(eighth, quarter)
+        self.fine = nn.Sequential(
+            Norm(quarter), nn.Conv2d(quarter, channels, kernel_size=4, stride=4)
         )
-        self.stem_tokens = nn.Sequential(_halving(eighth, dim), Residual(dim))
-        self.skip_quarter = nn.Conv2d(quarter, channels, kernel_size=4, stride=4)
-        self.skip_eighth = nn.Conv2d(eighth, channels, kernel_size=2, stride=2)
         # Where a token lies. SAM's decoder knows it only when it attends, not when it draws; with
         # it in the embedding an ellipse is a weighted sum, and a box is understood in minutes.
         self.place = nn.Parameter(
@@ -49,8 +54,9 @@ class HybridEncoder(modeling.ImageEncoderViT):  # type: ignore[misc]
         x = self.stem_tokens(eighth).permute(0, 2, 3, 1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        x = self.neck(x.permute(0, 3, 1, 2))
-        return cast(Tensor, x + self.skip_quarter(quarter) + self.skip_eighth(eighth) + self.place)
+        x = x.permute(0, 3, 1, 2)
+        fine = self.fine(self.rise_quarter(self.rise_eighth(x, eighth), quarter))
+        return cast(Tensor, self.neck(x) + fine + self.place)
 
 
 def places(*, channels: int, side: int) -> Tensor:
@@ -75,7 +81,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = ChannelNorm(channels)
+        self.norm = Norm(channels)
         self.expand = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.reduce = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
 
@@ -84,12 +90,29 @@ class Residual(nn.Module):
         return cast(Tensor, x + self.reduce(functional.gelu(self.expand(self.norm(x)))))
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each pixel; fast where channels lie together."""
+class Rise(nn.Module):
+    """What is known at one resolution joins what was seen at twice it."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, rows, columns) -> the same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def __init__(self, channels: int, to: int) -> None:
+        super().__init__()
+        self.norm = Norm(channels)
+        self.spread = nn.Conv2d(channels, 4 * to, kernel_size=1)
+        self.residual = Residual(to)
+
+    def forward(self, coarse: Tensor, seen: Tensor) -> Tensor:
+        """(B, channels, rows, columns), (B, to, 2 rows, 2 columns) -> the latter's shape."""
+        spread = functional.pixel_shuffle(self.spread(self.norm(coarse)), 2)
+        return cast(Tensor, self.residual(seen + spread))
+
+
+class Norm(nn.GroupNorm):
+    """Normalisation over the whole picture of sixteen channels at a time.
+
+    Over the channels of each pixel alone, what is flat would be as loud as an edge.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(max(1, channels // 16), channels)
 
 
 def _halving(channels: int, to: int) -> nn.Conv2d:

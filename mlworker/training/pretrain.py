@@ -9,11 +9,11 @@ everything that is seen is used:
 sense. 2. *Everything together* on scenes: real images, changed a great deal, and synthetic
    structures with real textures. Each image is encoded once for all its masks; each mask is asked
    for twice, first by a box or points, then with corrections where the first answer was wrong.
-3. The learning rate stays high and falls at the end, so that a run may be continued from before its
-   fall; what is kept is an average over the last steps.
+3. The learning rate stays high and falls at the end; what is kept is an average over the last
+   steps. Two recipes that differ by what joins late are the same run until then.
 
-The encoder also has to say, for each pixel, which label it has: a head that is thrown away
-afterwards.
+The encoder also has to say, for each pixel, which label it has: alone at first, before the decoder
+asks it anything, and with a head that is thrown away afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
 
@@ -39,6 +39,7 @@ from mlworker.model import sam_med2d
 from mlworker.model.decode import decode
 from mlworker.training import losses, processes, simulate
 from mlworker.training.augment import Augmentation
+from mlworker.training.optimiser import Optimiser
 from mlworker.training.samples import Sample
 from mlworker.training.scenes import Library, Scene
 from mlworker.training.shapes import outline
@@ -71,19 +72,24 @@ class Recipe(BaseModel):
     seed: int = 0
     images: int = 8  # per step; more masks of an image are cheaper than more images
     masks: int = 4  # per image; half are asked for by a box, half by points
-    outline_steps: int = 900
+    outline_steps: int = 500
     outline_rows: int = 32
-    seeing_steps: int = 1_500  # a step costs half of one with the decoder
+    seeing_steps: int = 1_000  # a step costs half of one with the decoder
     seeing_images: int = 8
-    fall_steps: int = 1_000  # in which it falls to nothing
-    learning_rate: float = 7e-4
+    steps: int = 5_000  # at the full learning rate
+    fall_steps: int = 700  # in which it falls to nothing
+    without: frozenset[str] = frozenset()  # collections that are never seen
+    joins: Mapping[str, int] = {}  # collections that are not seen before so many steps
+    catch_up: float = 3.0  # how many times as often these are seen then
+    learning_rate: float = 3e-3
     warm_up: int = 200
     weight_decay: float = 0.05
     largest_gradient: float = 1.0
-    average: float = 0.999  # decay of the weights' moving average
+    average: float = 0.995  # decay of the weights' moving average
     jitter: float = 0.12  # of a box's sides, a little over what is measured
     exact_boxes: float = 0.3  # the share that is not jittered
-    with_shapes: float = 0.25  # scenes with synthetic structures on top
+    between: float = 0.3  # how often there is a correction before the one that is learnt from
+    with_shapes: float = 0.2  # scenes with synthetic structures on top
     only_shapes: float = 0.15  # scenes where only those are asked for
     label_weight: float = 1.0  # of the head that names labels, when the decoder learns too
     others_weight: float = 0.15  # of the candidates that are not the best
@@ -97,20 +103,16 @@ class Progress:
     step: int = 0
     outline_step: int = 0
     seeing_step: int = 0
-    fallen: int = 0  # steps of the falling learning rate
     seconds: float = 0.0
 
 
 class Run:
     """A model being trained, with everything that is needed to go on after a stop."""
 
-    def __init__(
-        self, recipe: Recipe, samples: Sequence[Sample], *, without: Sequence[str] = ()
-    ) -> None:
-        """``without`` names collections that are not to be seen."""
+    def __init__(self, recipe: Recipe, samples: Sequence[Sample]) -> None:
         self.recipe = recipe
         self.progress = Progress()
-        self.library = Library(samples, without=without)
+        self.library = Library(samples)
         torch.manual_seed(recipe.seed)
         self.by = self._chance()
         self.model = sam_med2d.build(recipe.variant, adapters=False)
@@ -119,12 +121,16 @@ class Run:
         # Four low-resolution pixels square per token, as the decoder's output.
         self.names_labels = nn.Conv2d(sam_med2d.CHANNELS, len(self.library.labels) * 16, 1)
         self.average = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
-        self.optimiser = _optimiser([self.model, self.names_labels], recipe)
+        self.optimiser = Optimiser(
+            [self.model, self.names_labels],
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything, for torch.save."""
         return {
-            "recipe": self.recipe.model_dump(),
+            "recipe": self.recipe.model_dump(mode="json"),
             "progress": asdict(self.progress),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
@@ -137,8 +143,11 @@ class Run:
         self.progress = Progress(**state["progress"])
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.names_labels.load_state_dict(state["names_labels"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if state["names_labels"]["weight"].shape == self.names_labels.weight.shape:
+            self.names_labels.load_state_dict(state["names_labels"])
+        else:
+            self.optimiser.forget(list(self.names_labels.parameters()))
 
     def outlines_step(self) -> float:
         """One step of the decoder alone, on outlines; the loss."""
@@ -161,15 +170,33 @@ class Run:
         rate = min(1.0, self.progress.seeing_step / self.recipe.warm_up)
         return self._descend(self._label_loss(named, scenes), rate=rate)
 
-    def step(self, scenes: list[Scene], *, falling: bool) -> float:
+    @property
+    def is_done(self) -> bool:
+        """Whether the learning rate has fallen."""
+        return self.progress.step >= self.recipe.steps + self.recipe.fall_steps
+
+    @property
+    def is_about_to_fall(self) -> bool:
+        """Whether the learning rate falls from the next step on."""
+        return self.progress.step == self.recipe.steps
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """How many times as often as by its size a collection is seen in the next step."""
+        recipe = self.recipe
+        return dict.fromkeys(recipe.without, 0.0) | {
+            name: recipe.catch_up if self.progress.step >= step else 0.0
+            for name, step in recipe.joins.items()
+        }
+
+    def step(self, scenes: list[Scene]) -> float:
         """One step on scenes; the loss."""
         progress, recipe = self.progress, self.recipe
         self.by = self._chance()
         progress.step += 1
-        progress.fallen += falling
         rate = min(1.0, progress.step / recipe.warm_up)
-        if falling:
-            rate *= max(0.0, 1 - progress.fallen / recipe.fall_steps)
+        if progress.step > recipe.steps:
+            rate *= max(0.0, 1 - (progress.step - recipe.steps) / recipe.fall_steps)
         masks = np.stack([mask for scene in scenes for mask in scene.masks])
         owners = np.repeat(np.arange(len(scenes)), recipe.masks)
         with self._mixed():
@@ -224,10 +251,28 @@ class Run:
         first = self._mask_loss(logits, ious, target)
         if not corrected:
             return first
+        again = 1 + (self.by.random() < self.recipe.between)
+        for last in range(again - 1, -1, -1):
+            points, labels, prior = self._corrected(truth, logits, ious, points, labels)
+            with torch.set_grad_enabled(last == 0):
+                logits, ious = self._decoded(
+                    one, boxes=boxes, points=points, labels=labels, prior=prior
+                )
+        return first + self._mask_loss(logits, ious, target)
+
+    @torch.no_grad()
+    def _corrected(
+        self,
+        truth: npt.NDArray[np.bool_],
+        logits: Tensor,
+        ious: Tensor,
+        points: Tensor | None,
+        labels: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The points so far and some where the answer is wrong, and the answer as mask prompt."""
         # As served: the answer is the candidate that the model itself thinks best.
-        with torch.no_grad():
-            answered = logits[torch.arange(len(owners)), ious.argmax(1)].float()
-            predicted = functional.interpolate(answered[:, None], (SIZE, SIZE), mode="bilinear")
+        answered = logits[torch.arange(len(truth)), ious.argmax(1)].float()
+        predicted = functional.interpolate(answered[:, None], (SIZE, SIZE), mode="bilinear")
         wrong = (predicted[:, 0] > 0).numpy()
         count = int(self.by.choice([1, 1, 2, 3, 5]))
         more, more_labels = _stacked(
@@ -236,13 +281,9 @@ class Run:
                 for guess, mask in zip(wrong, truth, strict=True)
             ]
         )
-        points = more if points is None else torch.cat((points, more), dim=1)
-        labels = more_labels if labels is None else torch.cat((labels, more_labels), dim=1)
-        logits, ious = self._decoded(
-            one, boxes=boxes, points=points, labels=labels, prior=answered.sigmoid()[:, None]
-        )
-        second = self._mask_loss(logits, ious, target)
-        return first + second
+        if points is not None and labels is not None:
+            more, more_labels = torch.cat((points, more), 1), torch.cat((labels, more_labels), 1)
+        return more, more_labels, answered.sigmoid()[:, None]
 
     def _box(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         if self.by.random() < self.recipe.exact_boxes:
@@ -295,9 +336,11 @@ class Run:
         )
 
     def _label_loss(self, named: Tensor, scenes: list[Scene]) -> Tensor:
-        """As of a mask's, per label, only over labels that the image's collection has.
+        """Cross-entropy, half of it with every label there counting alike, and Dice of those.
 
-        Cross-entropy alone names nothing: most of an image is none of them.
+        Only among the labels that the image's collection has, and nothing. Labels that are not
+        there count in what is said instead of the truth alone: thirteen organs of which three are
+        seen would teach to say nothing at all.
         """
         logits = functional.pixel_shuffle(named, 4)  # (B, labels, 64, 64)
         parts = []
@@ -307,8 +350,19 @@ class Run:
             numbers = self.library.labels_of(scene.collection)
             small = torch.from_numpy(scene.classes[2::4, 2::4].astype(np.int64))
             truth = torch.stack([small == number for number in numbers]).float()
-            parts.append(_dice_and_border(logits[row, numbers], truth))
-        return torch.cat(parts).mean() if parts else named.sum() * 0
+            truth = torch.cat([1 - truth.sum(0, keepdim=True), truth])  # nothing comes first
+            said = torch.cat([torch.zeros_like(logits[row, :1]), logits[row, numbers]])
+            said = said.log_softmax(0)
+            right, areas = (said * truth).sum((1, 2)), truth.sum((1, 2))
+            there = areas > 0
+            entropy = -(right[there] / areas[there]).mean() - right.sum() / areas.sum()
+            parts.append(entropy / 2)
+            if there[1:].any():
+                p, true = said.exp()[1:][there[1:]], truth[1:][there[1:]]
+                overlap = (p * true).sum((1, 2))
+                dice = (2 * overlap + 1) / (p.sum((1, 2)) + true.sum((1, 2)) + 1)
+                parts[-1] = parts[-1] + (1 - dice).mean()
+        return torch.stack(parts).mean() if parts else named.sum() * 0
 
     def _descend(self, loss: Tensor, *, rate: float) -> float:
         value = float(loss.detach())
@@ -316,16 +370,11 @@ class Run:
             raise FloatingPointError(f"the loss is {value} in step {self.progress.step}")
         loss.backward()  # type: ignore[no-untyped-call]
         value = processes.mean(value)
-        processes.average_gradients(
-            parameter for group in self.optimiser.param_groups for parameter in group["params"]
-        )
+        processes.average_gradients([*self.model.parameters(), *self.names_labels.parameters()])
         nn.utils.clip_grad_norm_(
             self.model.parameters(), self.recipe.largest_gradient, foreach=True
         )
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * rate
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.move(learning_rate=self.recipe.learning_rate * rate)
         progress = self.progress
         seen = progress.step + progress.outline_step + progress.seeing_step
         decay = min(self.recipe.average, (1 + seen) / (10 + seen))
@@ -356,13 +405,12 @@ def train(
     run: Run,
     *,
     until: float,
-    fall: bool,
     keep: Callable[[Run], None],
     say: Callable[[str], None],
 ) -> None:
     """Train until the clock (time.monotonic, s) says so, or until the learning rate has fallen.
 
-    ``keep`` is called every five minutes and at the end.
+    ``keep`` is called every five minutes, before the learning rate falls, and at the end.
     """
     started, kept = time.monotonic() - run.progress.seconds, time.monotonic()
     recent: list[float] = []
@@ -371,15 +419,15 @@ def train(
             recent.append(run.outlines_step())
         elif run.progress.seeing_step < run.recipe.seeing_steps:
             recent.append(run.seeing_step(_scenes_to_see(run)))
-        elif fall and run.progress.fallen >= run.recipe.fall_steps:
+        elif run.is_done:
             break
         else:
-            recent.append(run.step(scenes_of(run), falling=fall))
+            recent.append(run.step(scenes_of(run)))
         run.progress.seconds = time.monotonic() - started
         if len(recent) == 50:
             say(f"{vars(run.progress)} loss {sum(recent) / len(recent):.4f}")
             recent.clear()
-        if time.monotonic() - kept > KEPT_EVERY_S:
+        if time.monotonic() - kept > KEPT_EVERY_S or run.is_about_to_fall:
             keep(run)
             kept = time.monotonic()
     keep(run)
@@ -411,6 +459,7 @@ def _drawn(
 ) -> list[Scene]:
     return [
         run.library.draw(
+            shares=run.shares,
             size=SIZE,
             masks=run.recipe.masks,
             augmentation=AUGMENTATION,
@@ -432,26 +481,11 @@ def initialise(model: sam_med2d.SamMed2D) -> None:
         if name.endswith("pos_embed"):
             nn.init.trunc_normal_(parameter, std=0.02)
         # The decoder has learnt on places alone: what is seen is added little by little.
-        if name.endswith(("neck.3.weight", "skip_quarter.weight", "skip_eighth.weight")):
+        if name.endswith(("neck.3.weight", "fine.1.weight")):
             with torch.no_grad():
-                parameter.mul_(0.2)
+                parameter.mul_(0.5)
         if name.endswith("reduce.weight"):
             nn.init.zeros_(parameter)  # a residual block begins as nothing
-
-
-def _optimiser(modules: Sequence[nn.Module], recipe: Recipe) -> torch.optim.AdamW:
-    parameters = [p for module in modules for p in module.parameters()]
-    decayed = [p for p in parameters if p.dim() > 1]
-    others = [p for p in parameters if p.dim() <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
 
 
 def _dice_and_border(logits: Tensor, target: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ not crowd out forty of another. Some scenes get synthetic structures on top, som
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -50,16 +50,12 @@ class _Picture:
 class Library:
     """The training images, read once and kept small in memory."""
 
-    def __init__(self, samples: Sequence[Sample], *, without: Sequence[str] = ()) -> None:
-        """``without`` names collections that are never drawn; their labels keep their numbers."""
+    def __init__(self, samples: Sequence[Sample]) -> None:
         self.labels = sorted({(sample.collection, sample.label) for sample in samples})
         self._number = {label: number for number, label in enumerate(self.labels)}
         self._collections: dict[str, list[_Picture]] = {}
-        for group in by_image(s for s in samples if s.collection not in without).values():
+        for group in by_image(samples).values():
             self._collections.setdefault(group[0].collection, []).append(_Picture(group))
-        self._names = sorted(self._collections)
-        counted = [min(len(self._collections[name]), COUNTED_IMAGES) for name in self._names]
-        self._chances = np.sqrt(counted) / np.sqrt(counted).sum()
 
     def labels_of(self, collection: str) -> list[int]:
         """The numbers of the labels that a collection's images are labelled with."""
@@ -74,8 +70,12 @@ class Library:
         with_shapes: float,
         only_shapes: float,
         by: np.random.Generator,
+        shares: Mapping[str, float] = {},
     ) -> Scene:
-        """A scene with ``masks`` masks, some of them more than once where there are fewer."""
+        """A scene with ``masks`` masks, some of them more than once where there are fewer.
+
+        ``shares`` say how many times as often as the others a collection is drawn from, or never.
+        """
         for _ in range(50):
             scene = self._draw(
                 size=size,
@@ -84,6 +84,7 @@ class Library:
                 only_shapes=only_shapes,
                 most=masks,
                 by=by,
+                shares=shares,
             )
             if scene.masks:
                 picked = [scene.masks[i % len(scene.masks)] for i in range(masks)]
@@ -99,8 +100,9 @@ class Library:
         only_shapes: float,
         most: int,
         by: np.random.Generator,
+        shares: Mapping[str, float],
     ) -> Scene:
-        picture = self._picture(by)
+        picture = self._picture(by, shares=shares)
         image = self._image(picture)
         chosen = [
             picture.samples[i]
@@ -122,7 +124,7 @@ class Library:
         kind = by.random()
         if kind >= with_shapes + only_shapes:
             return Scene(warped, seen, classes, picture.samples[0].collection)
-        textures = [self._texture(size, by) for _ in range(3)]
+        textures = [self._texture(size, by, shares=shares) for _ in range(3)]
         drawn, shapes = add_shapes(
             warped.copy(), textures=textures, count=int(by.integers(1, 7)), by=by
         )
@@ -135,13 +137,20 @@ class Library:
         order = by.permutation(len(mixed))[:most]
         return Scene(drawn, [mixed[i].astype(np.uint8) for i in order], None, "shapes")
 
-    def _picture(self, by: np.random.Generator) -> _Picture:
-        pictures = self._collections[self._names[by.choice(len(self._names), p=self._chances)]]
+    def _picture(self, by: np.random.Generator, *, shares: Mapping[str, float]) -> _Picture:
+        names = sorted(self._collections)
+        weights = np.array(
+            [
+                min(len(self._collections[name]), COUNTED_IMAGES) ** 0.5 * shares.get(name, 1.0)
+                for name in names
+            ]
+        )
+        pictures = self._collections[names[by.choice(len(names), p=weights / weights.sum())]]
         return pictures[by.integers(len(pictures))]
 
-    def _texture(self, size: int, by: np.random.Generator) -> Rgb:
+    def _texture(self, size: int, by: np.random.Generator, *, shares: Mapping[str, float]) -> Rgb:
         texture, _ = augment(
-            self._image(self._picture(by)),
+            self._image(self._picture(by, shares=shares)),
             [],
             size=size,
             ranges=Augmentation(zoom=(1.0, 4.0), turn_degrees=180),

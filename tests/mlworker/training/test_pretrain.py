@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def run(data):
 
 def test_the_loss_falls(run) -> None:
     scenes = scenes_of(run)
-    losses = [run.step(scenes, falling=False) for _ in range(8)]
+    losses = [run.step(scenes) for _ in range(8)]
 
     assert losses[-1] < 0.9 * losses[0]
 
@@ -66,19 +67,32 @@ def test_the_encoder_alone_learns_to_name_what_it_sees(run) -> None:
 def test_a_run_that_goes_on_ends_at_the_same_weights(run, data) -> None:
     run.outlines_step()
     run.seeing_step(scenes_of(run))
-    run.step(scenes_of(run), falling=False)
+    run.step(scenes_of(run))
     state = run.state()
     copy = {key: _copied(value) for key, value in state.items()}
-    run.step(scenes_of(run), falling=True)
+    run.step(scenes_of(run))
 
     other = Run(RECIPE, read_image2label(data / "image2label_train.json", root=data))
     other.load(copy)
-    other.step(scenes_of(other), falling=True)
+    other.step(scenes_of(other))
 
     assert other.progress == run.progress
     for name in ("model", "average"):
         expected, found = run.state()[name], other.state()[name]
         assert all(torch.equal(expected[key], found[key]) for key in expected), name
+
+
+def test_a_run_goes_on_with_images_of_more_labels(run, data) -> None:
+    run.step(scenes_of(run))
+    samples = read_image2label(data / "image2label_train.json", root=data)
+    named_otherwise = replace(samples[0], label="another one")
+    other = Run(RECIPE, [*samples[1:], named_otherwise])
+    other.load(run.state())
+    loss = other.step(scenes_of(other))
+
+    assert len(other.library.labels) == len(run.library.labels) + 1
+    assert other.progress.step == 2
+    assert math.isfinite(loss)
 
 
 def _copied(state):
@@ -98,25 +112,55 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_harms_the_weights(run) 
         next(run.model.image_encoder.parameters()).fill_(math.nan)
 
     with pytest.raises(FloatingPointError, match="the loss is nan in step 1"):
-        run.step(scenes, falling=False)
+        run.step(scenes)
     after = run.model.mask_decoder.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_training_stops_when_the_learning_rate_has_fallen(run) -> None:
     kept = []
-    run.recipe = RECIPE.model_copy(update={"fall_steps": 2})
+    run.recipe = RECIPE.model_copy(update={"steps": 1, "fall_steps": 2})
     pretrain.train(
         run,
         until=time.monotonic() + 600,
-        fall=True,
         keep=lambda run: kept.append(run.progress.step),
         say=lambda line: None,
     )
 
-    assert run.progress.fallen == 2
+    assert run.progress.step == 3
     assert (run.progress.outline_step, run.progress.seeing_step) == (1, 1)
-    assert kept[-1] == 2
+    assert kept[-1] == 3
+
+
+def test_what_joins_late_changes_nothing_before(data) -> None:
+    """So that runs with and without a collection can share their beginning."""
+    samples = read_image2label(data / "image2label_train.json", root=data)
+    last = max(sample.image for sample in samples)
+    samples = [replace(s, collection="late") if s.image == last else s for s in samples]
+    never = Run(RECIPE.model_copy(update={"without": frozenset({"late"})}), samples)
+    joins = Run(RECIPE.model_copy(update={"joins": {"late": 2}}), samples)
+
+    for _ in range(2):
+        assert {scene.collection for scene in scenes_of(joins)} <= {"discs", "shapes"}
+        assert never.step(scenes_of(never)) == joins.step(scenes_of(joins))
+    assert (never.shares, joins.shares) == ({"late": 0.0}, {"late": RECIPE.catch_up})
+
+
+def test_a_label_that_is_not_there_does_not_teach_to_say_nothing(run) -> None:
+    """The loss of labels is that of what is there; the others only in what is said instead."""
+    scene = scenes_of(run)[0]
+    assert scene.classes is not None
+    numbers = run.library.labels_of(scene.collection)
+    there = [number for number in numbers if (scene.classes[2::4, 2::4] == number).any()]
+    absent = torch.full((1, len(run.library.labels), 64, 64), -9.0)
+    right = absent.clone()
+    for number in there:
+        right[0, number] = torch.from_numpy(scene.classes[2::4, 2::4] == number) * 18.0 - 9.0
+    named = [torch.nn.functional.pixel_unshuffle(each, 4) for each in (absent, right)]
+
+    silent, perfect = (float(run._label_loss(each, [scene])) for each in named)
+    assert perfect < 0.02
+    assert silent > 1
 
 
 def test_the_first_of_several_points_is_inside() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,12 +117,17 @@ def test_a_scene_says_which_label_is_where(samples, by) -> None:
     assert set(np.unique(scene.classes)) == {0, 1, UNLABELLED}
 
 
-def test_a_collection_that_is_left_out_is_never_drawn_but_keeps_its_labels(samples, by) -> None:
-    other = [type(samples[0])(s.image, s.mask, "cell", collection="cells") for s in samples[:2]]
-    library = Library([*samples, *other], without=["discs"])
+def test_collections_are_drawn_as_often_as_their_shares_say(samples, by) -> None:
+    images = sorted({sample.image for sample in samples})
+    library = Library(
+        [replace(s, collection="cells") if s.image == images[0] else s for s in samples]
+    )
 
-    assert {scene_of(library, by).collection for _ in range(20)} == {"cells"}
-    assert len(library.labels) == 3
+    never = [scene_of(library, by, shares={"discs": 0.0}).collection for _ in range(20)]
+    often = [scene_of(library, by, shares={"discs": 9.0}).collection for _ in range(60)]
+
+    assert set(never) == {"cells"}
+    assert 40 < often.count("discs") < 60
 
 
 def test_scenes_of_shapes_show_each_structure_where_its_mask_is(samples, by) -> None:
