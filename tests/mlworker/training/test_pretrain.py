@@ -192,3 +192,20 @@ def test_the_command_writes_a_model_that_serves_and_goes_on_from_its_state(
     assert (first.preparation, first.adapters, first.trained) == (2, False, True)
     assert "1 steps" in first.origin
     assert "4 steps" in second.origin
+
+
+def test_the_state_before_the_fall_is_kept_for_another_recipe(data, tmp_path) -> None:
+    recipe, out = tmp_path / "recipe.json", tmp_path / "run"
+    recipe.write_text(RECIPE.model_copy(update={"steps": 1, "fall_steps": 1}).model_dump_json())
+    command = ["pretrain", "--data", str(data), "--recipe", str(recipe), "--minutes", "60"]
+
+    assert main([*command, "--out", str(out)]) == 0
+
+    kept = torch.load(out / "before_fall.state", weights_only=True)
+    assert kept["progress"]["step"] == 1
+    assert torch.load(out / "last.state", weights_only=True)["progress"]["step"] == 2
+    longer = RECIPE.model_copy(update={"steps": 2, "fall_steps": 1, "joins": {"discs": 0}})
+    recipe.write_text(longer.model_dump_json())
+    origin = ["--from", str(out / "before_fall.state")]
+    assert main([*command, "--out", str(tmp_path / "other"), *origin]) == 0
+    assert "3 steps" in Checkpoint(tmp_path / "other/average.safetensors").metadata.origin
