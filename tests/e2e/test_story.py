@@ -39,6 +39,7 @@ from tests.waiting import until
 REPOSITORY = Path(__file__).parents[2]
 FRONTEND = REPOSITORY / "frontend"
 GE_CT = Path("data/dicom/series/neurolabusc+dcm_qa_ct/In/GE")
+SHIPPED = REPOSITORY / "mlworker/recipes/default.safetensors"
 # Where the guide's pictures are kept, when they are to be made anew (make screenshots).
 PICTURES = "DELINEATE_PICTURES"
 # Which process is killed where.
@@ -91,7 +92,7 @@ async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium:
     with up(folder, port=free_port(), pages=FRONTEND / "dist") as system:
         await system.until_ready()
         people = _people(system)
-        added = system.delineate("model", "add-untrained", "--seed", "34")
+        added = system.delineate("model", "add", str(SHIPPED), "--name", "Delineate's default model")
         assert added.returncode == 0, added.stderr
 
         await _play(system, folder=folder, chromium=chromium, zipped=zipped, people=people)
