@@ -92,7 +92,9 @@ async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium:
     with up(folder, port=free_port(), pages=FRONTEND / "dist") as system:
         await system.until_ready()
         people = _people(system)
-        added = system.delineate("model", "add", str(SHIPPED), "--name", "Delineate's default model")
+        added = system.delineate(
+            "model", "add", str(SHIPPED), "--name", "Delineate's default model"
+        )
         assert added.returncode == 0, added.stderr
 
         await _play(system, folder=folder, chromium=chromium, zipped=zipped, people=people)

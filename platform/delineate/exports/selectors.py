@@ -20,7 +20,7 @@ from delineate.exports.models import Export
 from delineate.projects.models import Project
 from delineate.projects.selectors import projects_of
 from delineate.registry.models import ModelVersion
-from delineate.studies.models import Series, Study
+from delineate.studies.models import SERIES_ORDER, Series, Study
 from delineate.studies.selectors import header_of
 from delineate.studies.volumes import NiftiPlace
 from mlworker.contract.masks import RunLengths
@@ -142,9 +142,7 @@ def _accepted(revision: MaskRevision) -> AcceptedMask:
 
 
 def _number_in_study(series: Series) -> int:
-    ids = series.study.series.order_by("number", "series_uid", "volume").values_list(
-        "id", flat=True
-    )
+    ids = series.study.series.order_by(*SERIES_ORDER).values_list("id", flat=True)
     return list(ids).index(series.id) + 1
 
 

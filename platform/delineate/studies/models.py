@@ -7,6 +7,7 @@ header holds only the attributes on deidentify's allow-list, and file names are 
 from __future__ import annotations
 
 import uuid
+from typing import Final
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -15,6 +16,8 @@ from django.utils import timezone
 
 from delineate.jobs import Job
 from delineate.projects.models import Project
+
+SERIES_ORDER: Final = ["study", "number", "series_uid", "volume"]
 
 
 class Subject(models.Model):
@@ -124,7 +127,7 @@ class Series(models.Model):
     window_width = models.FloatField(null=True)
 
     class Meta:
-        ordering = ["study", "number", "series_uid", "volume"]
+        ordering = SERIES_ORDER
         verbose_name_plural = "series"
         constraints = [
             models.UniqueConstraint(

@@ -14,7 +14,15 @@ from delineate.errors import NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.selectors import projects_of
-from delineate.studies.models import Encoding, Instance, Series, Slice, Study, Upload
+from delineate.studies.models import (
+    SERIES_ORDER,
+    Encoding,
+    Instance,
+    Series,
+    Slice,
+    Study,
+    Upload,
+)
 from mlworker.contract.messages import SliceImage, Window
 
 Reader = User | AnonymousUser
@@ -65,7 +73,8 @@ def studies_of(project: Project, *, model_digest: str | None) -> QuerySet[Study]
 
 def counted(series: QuerySet[Series], *, model_digest: str | None) -> QuerySet[Series]:
     """Series with ``slice_count`` and, of those, how many are ``prepared`` for a model."""
-    return series.annotate(
+    # Said once more: Django leaves a model's own order out where it groups.
+    return series.order_by(*SERIES_ORDER).annotate(
         slice_count=Count("slices", distinct=True),
         prepared=Count(
             "slices__encodings",

@@ -408,3 +408,13 @@ def _group(*, z: float | None = None, slope: float = 1, spacing: list[float] | N
         group.PlanePositionSequence = Sequence([position])
         group.PixelValueTransformationSequence = Sequence([values])
     return group
+
+
+def test_the_series_of_a_study_are_listed_by_their_numbers(project, lead):
+    files = [
+        image(series=f"1.2.3.{number}", sop=f"1.2.3.{number}.1", SeriesNumber=number)
+        for number in (30, 4, 501, 7)
+    ]
+    send_and_ingest(lead, project, zipped(files))
+    (study,) = lead.get(f"/api/projects/{project.id}/studies").json()
+    assert [series["number"] for series in study["series"]] == [4, 7, 30, 501]
