@@ -23,7 +23,7 @@ export function outcomeOf(upload: ModelUpload): Outcome {
     case "done":
       return upload.was_known
         ? { color: "teal", title: `${upload.name} was here already`, message: "The file holds a model that was added before." }
-        : { color: "teal", title: `${upload.name} was added`, message: "It can be made the default now." };
+        : { color: "teal", title: `${upload.name} was added`, message: "It stands in the list below, where a model is made the default." };
     case "failed":
       return { color: "red", title: `${upload.name} was not added`, message: upload.error_message };
   }
