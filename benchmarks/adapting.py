@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlworker.training.samples import Sample, by_image, read_image2label
+from mlworker.training.summary import Mean
 
 BTCV_UNSEEN: Final = Path("mlworker/recipes/without_btcv.safetensors")
 # All weights of a small model, and images that are changed: there are twenty.
@@ -125,17 +126,11 @@ def _print(results: dict[str, Any], *, before: Path) -> None:
         }
         (difference,) = (d for d in results["differences"] if d["protocol"] == protocol)
         row = (dice[before.stem], dice["last"], difference["dice"])
-        print(f"| {protocol} | {' | '.join(_interval(each) for each in row)} |")
+        print(f"| {protocol} | {' | '.join(str(Mean(**each)) for each in row)} |")
     clicks = {c["model"]: c for c in results["clicks"] if c["by"] == "masks"}
     for target in ("80", "85"):
-        needed = [_interval(clicks[model]["to_dice"][target]) for model in (before.stem, "last")]
+        needed = [str(Mean(**clicks[name]["to_dice"][target])) for name in (before.stem, "last")]
         print(f"| clicks to Dice 0.{target}, of ten | {' | '.join(needed)} | |")
-
-
-def _interval(mean: dict[str, float | None]) -> str:
-    if mean["low"] is None or mean["high"] is None:
-        return f"{mean['mean']:.3f}"
-    return f"{mean['mean']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]"
 
 
 if __name__ == "__main__":
