@@ -203,6 +203,16 @@ class Archive:
             raise Refused("upload_too_large", "The upload unpacks to more than 32 GiB.")
 
 
+def most_unpacked(size: int) -> int:
+    """Bytes that a compressed file of so many may unpack to."""
+    return min(MAX_FILE_BYTES, max(RATIO_FROM_BYTES, MAX_RATIO * size))
+
+
+def bomb() -> Refused:
+    """Of what unpacks to more."""
+    return Refused("zip_bomb", f"The file unpacks to more than {MAX_RATIO} times its size.")
+
+
 def _broken_zip() -> Refused:
     return Refused("broken_zip", "The zip file is damaged and cannot be opened.")
 
@@ -221,7 +231,7 @@ def _refusal(info: zipfile.ZipInfo) -> Refused | None:
     if info.flag_bits & 0x1:
         return Refused("encrypted", "The file is encrypted; upload a zip without a password.")
     if info.file_size > RATIO_FROM_BYTES and info.file_size > MAX_RATIO * info.compress_size:
-        return Refused("zip_bomb", f"The file unpacks to more than {MAX_RATIO} times its size.")
+        return bomb()
     if info.file_size > MAX_FILE_BYTES:
         return Refused("file_too_large", "The file is larger than 1 GiB.")
     return None

@@ -16,14 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
-)
 
 from delineate.studies import pixels
 from delineate.studies.archive import MAX_FILE_BYTES, Refused
@@ -31,12 +23,6 @@ from delineate.studies.archive import MAX_FILE_BYTES, Refused
 _MAGIC: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS: Final = ("PNG", "JPEG", "TIFF")
 _GREY: Final = ("L", "I;16", "I;16B", "I;16L")
-_MULTI_FRAME: Final = {
-    ("L", 1): MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    ("L", 2): MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    ("RGB", 1): MultiFrameTrueColorSecondaryCaptureImageStorage,
-}
-
 Pages = npt.NDArray[Any]  # (pages, rows, columns) or (pages, rows, columns, 3)
 
 
@@ -52,27 +38,10 @@ def to_dicom(data: bytes) -> Dataset:
     ``pages_differ``, ``zip_bomb``.
     """
     pages = _pages(data)
-    color = pages.ndim == 4
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    kind = ("RGB" if color else "L", pages.dtype.itemsize)
-    dataset.SOPClassUID = SecondaryCaptureImageStorage if len(pages) == 1 else _MULTI_FRAME[kind]
-    dataset.Modality = "OT"
-    dataset.ConversionType = "WSD"
-    if len(pages) > 1:
-        dataset.NumberOfFrames = len(pages)
-    dataset.PhotometricInterpretation = "RGB" if color else "MONOCHROME2"
-    dataset.SamplesPerPixel = 3 if color else 1
-    pixels.describe_pixels(dataset, pages[0])
-    if not color and pages.dtype == np.uint8:
+    dataset = pixels.secondary_capture(pages, of=data, is_multi_frame=len(pages) > 1)
+    if pages.ndim == 3 and pages.dtype == np.uint8:
         # As it looks elsewhere, and as models have learnt it: not stretched to what is in it.
         dataset.WindowCenter, dataset.WindowWidth = 127.5, 255
-    raw = pages.tobytes()
-    dataset.add_new(
-        "PixelData", "OB" if pages.dtype.itemsize == 1 else "OW", raw + b"\0" * (len(raw) % 2)
-    )
-    pixels.give_missing_uids(dataset, data)
     return dataset
 
 

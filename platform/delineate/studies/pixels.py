@@ -18,6 +18,7 @@ import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom._uid_dict import UID_dictionary
+from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import iter_pixels
@@ -26,9 +27,13 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
 )
 
-from delineate.studies.archive import MAX_FILE_BYTES, MAX_RATIO, RATIO_FROM_BYTES, Refused
+from delineate.studies.archive import Refused, bomb, most_unpacked
 from mlworker.contract.artifacts import Array
 
 MAX_SIDE: Final = 16_384
@@ -52,7 +57,13 @@ _IMAGES: Final = frozenset(
     )
 )
 # Old scanners and converters write images without saying of which kind they are.
-_UNSAID: Final = "1.2.840.10008.5.1.4.1.1.7"  # secondary capture
+_UNSAID: Final = SecondaryCaptureImageStorage
+# Of frames that are colour or not, and of whole bytes or not.
+_MULTI_FRAME_CAPTURES: Final = {
+    (False, True): MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    (False, False): MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    (True, True): MultiFrameTrueColorSecondaryCaptureImageStorage,
+}
 # The least header that makes a file without a preamble an image (PS3.10 7.1 is not kept by all).
 _BARE_GROUPS: Final = (0x0002, 0x0008)
 _IDENTIFIERS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -174,6 +185,32 @@ def describe_pixels(header: Dataset, stored: Array) -> None:
         header.PlanarConfiguration = 0
 
 
+def secondary_capture(frames: Array, *, of: bytes, is_multi_frame: bool) -> Dataset:
+    """Frames that were no DICOM as an object with UIDs of the file's bytes, ``of``.
+
+    (frames, rows, columns), or (frames, rows, columns, 3) of colour; little endian.
+    """
+    color = frames.ndim == 4
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = (
+        _MULTI_FRAME_CAPTURES[color, frames.dtype.itemsize == 1] if is_multi_frame else _UNSAID
+    )
+    dataset.Modality = "OT"
+    dataset.ConversionType = "WSD"
+    if is_multi_frame:
+        dataset.NumberOfFrames = len(frames)
+    dataset.PhotometricInterpretation = "RGB" if color else "MONOCHROME2"
+    dataset.SamplesPerPixel = 3 if color else 1
+    describe_pixels(dataset, frames[0])
+    data = frames.tobytes()
+    vr = "OB" if frames.dtype.itemsize == 1 else "OW"
+    dataset.add_new("PixelData", vr, data + b"\0" * (len(data) % 2))
+    give_missing_uids(dataset, of)
+    return dataset
+
+
 def give_missing_uids(dataset: Dataset, data: bytes) -> None:
     """UIDs of the file's own digest: without them it is a study of its own."""
     digest = int.from_bytes(hashlib.sha256(data).digest()[:15], "big")
@@ -212,15 +249,13 @@ def _refuse_deflate_bomb(data: bytes) -> None:
     end = start + 4 + int.from_bytes(data[start : start + 4], "little")
     if DeflatedExplicitVRLittleEndian.encode() not in data[start:end]:
         return
-    most = min(MAX_FILE_BYTES, max(RATIO_FROM_BYTES, MAX_RATIO * len(data)))
+    most = most_unpacked(len(data))
     inflating, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[end:]
     try:
         while rest and not inflating.eof:
             size += len(inflating.decompress(rest, _INFLATED_AT_ONCE))
             if size > most:
-                raise Refused(
-                    "zip_bomb", f"The file unpacks to more than {MAX_RATIO} times its size."
-                )
+                raise bomb()
             rest = inflating.unconsumed_tail
     except zlib.error as error:
         raise Refused("unreadable", "The file is damaged and cannot be read.") from error

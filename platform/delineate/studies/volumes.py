@@ -21,16 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-)
 from pydicom.valuerep import DSfloat
 
 from delineate.studies import pixels
-from delineate.studies.archive import MAX_FILE_BYTES, MAX_RATIO, RATIO_FROM_BYTES, Refused
+from delineate.studies.archive import Refused, bomb, most_unpacked
 
 _GZIP: Final = b"\x1f\x8b"
 _NRRD: Final = b"NRRD000"
@@ -118,16 +112,14 @@ def _is_nifti(data: bytes) -> bool:
 
 
 def _inflated(data: bytes) -> bytes:
-    most = min(MAX_FILE_BYTES, max(RATIO_FROM_BYTES, MAX_RATIO * len(data)))
+    most = most_unpacked(len(data))
     inflated = io.BytesIO()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             while part := file.read(_INFLATED_AT_ONCE):
                 inflated.write(part)
                 if inflated.tell() > most:
-                    raise Refused(
-                        "zip_bomb", f"The file unpacks to more than {MAX_RATIO} times its size."
-                    )
+                    raise bomb()
     except (OSError, EOFError, zlib.error) as error:
         raise Refused("unreadable", "The file is damaged and cannot be unpacked.") from error
     return inflated.getvalue()
@@ -199,27 +191,11 @@ def _dataset(read: _Read, data: bytes) -> Dataset:
     values = _with_slices(read.values)
     stored, slope, intercept = _as_integers(values, read)
     frames = _frames(stored)  # (frames, rows, columns)
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = (
-        MultiFrameGrayscaleByteSecondaryCaptureImageStorage
-        if frames.dtype.itemsize == 1
-        else MultiFrameGrayscaleWordSecondaryCaptureImageStorage
-    )
-    dataset.Modality = "OT"
-    dataset.ConversionType = "WSD"
-    dataset.NumberOfFrames = len(frames)
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.SamplesPerPixel = 1
+    dataset = pixels.secondary_capture(frames, of=data, is_multi_frame=True)
     dataset.RescaleSlope = DSfloat(slope, auto_format=True)
     dataset.RescaleIntercept = DSfloat(intercept, auto_format=True)
-    pixels.describe_pixels(dataset, frames[0])
+    # The first frame alone does not say how large the others' values are.
     dataset.BitsStored, dataset.HighBit = dataset.BitsAllocated, dataset.BitsAllocated - 1
-    raw = frames.tobytes()
-    vr = "OB" if frames.dtype.itemsize == 1 else "OW"
-    dataset.add_new("PixelData", vr, raw + b"\0" * (len(raw) % 2))
-    pixels.give_missing_uids(dataset, data)
     if min(read.spacing_mm) > 0:
         dataset.PixelSpacing = [DSfloat(each, auto_format=True) for each in read.spacing_mm]
     if read.affine is not None:
