@@ -133,15 +133,15 @@ def _read_nifti(data: bytes) -> _Read:
     stored: Any = image.dataobj
     # With neither, nothing is said but the voxels' size.
     says_where = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
-    turned = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
+    affine = _usable(np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine) if says_where else None
     zooms = [float(each) for each in (*header.get_zooms()[:2], 1.0, 1.0)]
     return _Read(
         values=np.asanyarray(stored.get_unscaled()),
         slope=float(stored.slope),
         intercept=float(stored.inter),
-        affine=turned if says_where else None,
+        affine=affine,
         spacing_mm=(zooms[1], zooms[0]),
-        place=_place_of(header) if is_first and says_where else None,
+        place=_place_of(header) if is_first and affine is not None else None,
     )
 
 
@@ -184,7 +184,14 @@ def _read_nrrd(data: bytes) -> _Read:
         spacing = [float(np.linalg.norm(each)) for each in vectors[:2]]
     elif "spacings" in header:
         spacing = [float(each) for each in header["spacings"][:2]]
-    return _Read(values, 1.0, 0.0, affine, (spacing[1], spacing[0]), None)
+    usable = None if affine is None else _usable(affine)
+    return _Read(values, 1.0, 0.0, usable, (spacing[1], spacing[0]), None)
+
+
+def _usable(affine: Affine) -> Affine | None:
+    """None where it is no place: with numbers that are none, or an axis without length."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return affine if np.isfinite(affine).all() and lengths.min() > 0 else None
 
 
 def _dataset(read: _Read, data: bytes) -> Dataset:
@@ -255,8 +262,6 @@ def _frames(values: Array) -> Array:
 def _say_where(dataset: Dataset, affine: Affine, *, frames: int, slices: int) -> None:
     """Positions and orientation of each frame (PS3.3 C.7.6.16.2.3 and .4)."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or lengths.min() <= 0:
-        return
     along_row, along_column = affine[:3, 0] / lengths[0], affine[:3, 1] / lengths[1]
     if abs(along_row @ along_column) > _RIGHT_ANGLE:
         raise Refused("sheared", "The volume's rows and columns are not at right angles.")

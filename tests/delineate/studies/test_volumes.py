@@ -127,6 +127,17 @@ def test_a_header_that_does_not_say_where_it_lies_gives_no_place() -> None:
     assert volume.place is None
 
 
+def test_a_place_without_depth_is_none() -> None:
+    """An export would look for slices where there are none."""
+    data = bytearray(nifti(values(), turned()))
+    data[254:256] = (1).to_bytes(2, "little")  # sform_code
+    data[280:328] = np.array([1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], "<f4").tobytes()
+    volume = volumes.to_dicom(bytes(data))
+    (first, *_) = pixels.frames(volume.dataset)
+    assert first.geometry.position is None
+    assert volume.place is None
+
+
 def test_moments_follow_each_other() -> None:
     array = values(shape=(5, 6, 4, 3))
     kept = frames(nifti(array, turned()))
