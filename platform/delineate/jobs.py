@@ -1,8 +1,8 @@
 """Durable jobs: a row per ingest, encoding and export; the broker only hurries them.
 
-    pending ──claim──> running ──finish──> done
-       ▲                  │ ├────fail────> failed
-       └──── silent ──────┘ └────cancel──> (the row is deleted with its subject)
+    arriving ──> pending ──claim──> running ──finish──> done
+                    ▲                  │ ├────fail────> failed
+                    └──── silent ──────┘ └────cancel──> (the row is deleted with its subject)
 
 A job is *claimed* by whoever runs it; each claim raises ``attempt``, which fences off a predecessor
 that was thought dead: its next sign of life raises TakenOver. A beat sweep re-sends what is due and
@@ -33,6 +33,7 @@ class TakenOver(DelineateError):
 class JobState(models.TextChoices):
     """Where a job stands."""
 
+    ARRIVING = "arriving"  # not owed yet: what it is about still comes in
     PENDING = "pending"
     RUNNING = "running"
     DONE = "done"
@@ -62,7 +63,7 @@ def claim(model: type[JobT], job_id: object) -> JobT | None:
     """Take a job that is owed; None when it is gone, ended, or alive in other hands."""
     with transaction.atomic():
         job = model._default_manager.select_for_update(skip_locked=True).filter(pk=job_id).first()
-        if job is None or job.state in (JobState.DONE, JobState.FAILED):
+        if job is None or job.state not in (JobState.PENDING, JobState.RUNNING):
             return None
         alive = job.heartbeat_at > timezone.now() - SILENT_AFTER
         if job.state == JobState.RUNNING and alive:

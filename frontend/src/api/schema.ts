@@ -882,7 +882,7 @@ export interface components {
          * @description Where a job stands.
          * @enum {string}
          */
-        JobState: "pending" | "running" | "done" | "failed";
+        JobState: "arriving" | "pending" | "running" | "done" | "failed";
         JsonValue: unknown;
         /**
          * LabelChange
@@ -1525,6 +1525,8 @@ export interface components {
             size_bytes: number;
             /** State */
             state: string;
+            /** Way In */
+            way_in: string;
         };
         /**
          * UploadSummary
@@ -1561,6 +1563,8 @@ export interface components {
             size_bytes: number;
             /** State */
             state: string;
+            /** Way In */
+            way_in: string;
         };
     };
     responses: never;

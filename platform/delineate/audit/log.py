@@ -138,7 +138,7 @@ def member_removed(project_id: UUID, username: str, *, by: Actor | None, role: s
 
 
 def upload_received(
-    upload_id: UUID, project_id: UUID, *, by: Actor | None, files: int, bytes: int
+    upload_id: UUID, project_id: UUID, *, by: Actor | None, way_in: str, files: int, bytes: int
 ) -> None:
     """Files have arrived."""
     _record(
@@ -146,6 +146,7 @@ def upload_received(
         "upload_received",
         by=by,
         subject=f"upload {upload_id}",
+        way_in=way_in,
         files=files,
         bytes=bytes,
     )

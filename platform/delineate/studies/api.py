@@ -34,6 +34,7 @@ class UploadSummary(Schema):
 
     id: UUID
     state: str
+    way_in: str
     blob_count: int
     size_bytes: int
     files_total: int

@@ -15,7 +15,7 @@ from delineate.accounts.models import User
 from delineate.errors import Invalid, NotFound
 from delineate.jobs import JobState
 from delineate.projects.selectors import project_named
-from delineate.studies.models import Upload
+from delineate.studies.models import Upload, WayIn
 from delineate.studies.services import receive_upload
 
 ASK_EVERY_S: Final = 0.5
@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     if user is None:
         raise NotFound(f"There is no user {arguments.username}.", code="unknown_user")
     files = [_OnDisk(file) for path in arguments.path for file in _files(path)]
-    upload = _follow(receive_upload(project_named(arguments.project), files=files, by=user))
+    project = project_named(arguments.project)
+    upload = _follow(receive_upload(project, files=files, by=user, way_in=WayIn.COMMAND))
     print(", ".join(f"{n} {fate}" for fate, n in Counter(f["fate"] for f in upload.report).items()))
     refused = [line for line in upload.report if line["fate"] == "refused"]
     for line in refused:

@@ -38,8 +38,20 @@ class Subject(models.Model):
         return self.pseudonym
 
 
+class WayIn(models.TextChoices):
+    """How an upload came."""
+
+    BROWSER = "browser"
+    COMMAND = "command"  # delineate import
+    STOW = "stow"  # DICOMweb, PS3.18 10.5
+    DIMSE = "dimse"  # C-STORE, PS3.4 B
+    FOLDER = "folder"  # one that is watched
+
+
 class Upload(Job):
     """Files as they arrived, kept until they are ingested; then only the report remains.
+
+    It is ``arriving`` until its sender has said that this is all.
 
     ``report``: a list of {"file": number in the upload, "fate": "stored" | "duplicate" |
     "skipped" | "refused", "code", "message"}. Files are numbered, because names can identify
@@ -51,8 +63,9 @@ class Upload(Job):
     by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="uploads"
     )
-    blob_count = models.PositiveIntegerField()
-    size_bytes = models.PositiveBigIntegerField()
+    way_in = models.CharField(max_length=10, choices=WayIn, default=WayIn.BROWSER)
+    blob_count = models.PositiveIntegerField(default=0)
+    size_bytes = models.PositiveBigIntegerField(default=0)
     files_total = models.PositiveIntegerField(default=0)
     files_done = models.PositiveIntegerField(default=0)
     report = models.JSONField(default=list)

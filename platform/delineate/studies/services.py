@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
 from django.conf import settings
 from django.core.files import File
 from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from delineate import live, storage
 from delineate.accounts.models import User
 from delineate.audit import log as audit
-from delineate.errors import Invalid, NotFound
+from delineate.errors import Conflict, Invalid, NotFound
+from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
-from delineate.studies.models import Encoding, Slice, Study, Upload
+from delineate.studies.models import Encoding, Slice, Study, Upload, WayIn
 from delineate.studies.tasks import ingest_upload_task
 from mlworker.contract.artifacts import study_prefix
 
@@ -35,8 +38,10 @@ class UploadTooLarge(Invalid):
     code = "too_large"
 
 
-def receive_upload(project: Project, *, files: Sequence[File[bytes]], by: User) -> Upload:
-    """Keep files durably and owe their ingest.
+def receive_upload(
+    project: Project, *, files: Sequence[File[bytes]], by: User, way_in: WayIn = WayIn.BROWSER
+) -> Upload:
+    """Keep files that are all there durably and owe their ingest.
 
     Raises Invalid ``no_files``, UploadTooLarge.
     """
@@ -44,7 +49,7 @@ def receive_upload(project: Project, *, files: Sequence[File[bytes]], by: User) 
     size_bytes = sum(file.size for file in files)
     _refuse_by_size(files, size_bytes)
     upload = Upload(
-        id=uuid.uuid4(), project=project, by=by, blob_count=len(files), size_bytes=size_bytes
+        project=project, by=by, way_in=way_in, blob_count=len(files), size_bytes=size_bytes
     )
     try:
         # Before the row: what is acknowledged must be there. A row that is never made leaves
@@ -53,13 +58,50 @@ def receive_upload(project: Project, *, files: Sequence[File[bytes]], by: User) 
             storage.put_chunks(upload.blob_key(number), iter(file.chunks(CHUNK_BYTES)))
         with transaction.atomic():
             upload.save(force_insert=True)
-            audit.upload_received(upload.id, project.id, by=by, files=len(files), bytes=size_bytes)
-            live.tell(project.id, "upload", id=upload.id, state=str(upload.state))
-            transaction.on_commit(partial(_hurry, upload.id))
+            _owe(upload)
     except BaseException:
         storage.delete_prefix(upload.blob_prefix)
         raise
     return upload
+
+
+def begin_upload(project: Project, *, by: User, way_in: WayIn) -> Upload:
+    """An upload whose files come one by one: `add_blob` for each, then `end_upload`."""
+    require(by, Action.UPLOAD, project)
+    return Upload.objects.create(project=project, by=by, way_in=way_in, state=JobState.ARRIVING)
+
+
+def add_blob(upload: Upload, chunks: Iterator[bytes]) -> int:
+    """Keep one more file durably; its number. Whoever is told of it may forget the file.
+
+    Raises Conflict ``upload_ended``.
+    """
+    number = upload.blob_count
+    size = storage.put_chunks(upload.blob_key(number), chunks)
+    arriving = Upload.objects.filter(id=upload.id, state=JobState.ARRIVING)
+    if not arriving.update(
+        blob_count=number + 1, size_bytes=F("size_bytes") + size, heartbeat_at=timezone.now()
+    ):
+        storage.delete(upload.blob_key(number))
+        raise Conflict("The upload has ended already.", code="upload_ended")
+    upload.blob_count = number + 1
+    upload.size_bytes += size
+    return number
+
+
+def end_upload(upload: Upload) -> None:
+    """Nothing more comes: owe the ingest of what is there; without any files the upload goes."""
+    with transaction.atomic():
+        arrived = Upload.objects.select_for_update().filter(id=upload.id).first()
+        if arrived is None or arrived.state != JobState.ARRIVING:
+            return
+        if arrived.blob_count == 0:
+            arrived.delete()
+            return
+        arrived.state = JobState.PENDING
+        arrived.heartbeat_at = timezone.now()
+        arrived.save(update_fields=["state", "heartbeat_at"])
+        _owe(arrived)
 
 
 def delete_study(study: Study, *, by: User) -> None:
@@ -95,6 +137,19 @@ def _refuse_by_size(files: Sequence[File[bytes]], size_bytes: int) -> None:
             f"The upload is larger than {limit // 1024**2} MiB; send it in parts.",
             limit_bytes=limit,
         )
+
+
+def _owe(upload: Upload) -> None:
+    audit.upload_received(
+        upload.id,
+        upload.project_id,
+        by=upload.by,
+        way_in=str(upload.way_in),
+        files=upload.blob_count,
+        bytes=upload.size_bytes,
+    )
+    live.tell(upload.project_id, "upload", id=upload.id, state=str(upload.state))
+    transaction.on_commit(partial(_hurry, upload.id))
 
 
 def _hurry(upload_id: uuid.UUID) -> None:

@@ -6,14 +6,16 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from delineate import storage
+from delineate import jobs, storage
 from delineate.audit.models import Event
+from delineate.errors import Conflict
 from delineate.jobs import JobState
 from delineate.projects.models import Project, Role
-from delineate.studies.models import Encoding, Slice, Study, Upload
+from delineate.studies import ingest, services
+from delineate.studies.models import Encoding, Slice, Study, Upload, WayIn
 from mlworker.contract.messages import MAX_BATCH
 from tests.delineate.factories import browser_of, lead_of, new_member, new_model, new_project
-from tests.delineate.studies.files import image, send, send_and_ingest, zipped
+from tests.delineate.studies.files import fates, image, send, send_and_ingest, written, zipped
 
 # Real transactions: objects are removed when the rows are gone for good.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,7 +42,10 @@ def test_an_upload_is_kept_and_told_before_it_is_ingested(project, lead):
     assert (told["report"], told["fates"]) == ([], {})
     assert [storage.get(upload.blob_key(number)) for number in (0, 1)] == [b"one", b"three"]
     event = Event.objects.get(action="upload_received")
-    assert (event.actor, event.data) == (lead_of(project).username, {"files": 2, "bytes": 8})
+    assert (event.actor, event.data) == (
+        lead_of(project).username,
+        {"way_in": "browser", "files": 2, "bytes": 8},
+    )
 
 
 def test_an_ingested_upload_tells_the_fate_of_every_file(project, lead):
@@ -143,3 +148,28 @@ def _embed_all() -> list[str]:
     for key in keys:
         storage.put(key, EMBEDDING)
     return keys
+
+
+def test_an_upload_in_pieces_is_owed_only_when_it_has_ended(project):
+    upload = services.begin_upload(project, by=lead_of(project), way_in=WayIn.DIMSE)
+    assert services.add_blob(upload, iter([written(image(z=0.0))])) == 0
+    assert jobs.claim(Upload, upload.id) is None
+    assert services.add_blob(upload, iter([written(image(z=2.0))])) == 1
+    services.end_upload(upload)
+    services.end_upload(upload)  # a repeat changes nothing
+
+    ingest.ingest(upload.id)
+
+    upload.refresh_from_db()
+    assert (upload.state, upload.blob_count) == (JobState.DONE, 2)
+    assert fates(upload) == [("stored", ""), ("stored", "")]
+    with pytest.raises(Conflict) as refusal:
+        services.add_blob(upload, iter([b"late"]))
+    assert refusal.value.code == "upload_ended"
+    assert not storage.exists(upload.blob_key(2))
+
+
+def test_an_upload_that_ends_empty_leaves_nothing(project):
+    upload = services.begin_upload(project, by=lead_of(project), way_in=WayIn.STOW)
+    services.end_upload(upload)
+    assert not Upload.objects.filter(id=upload.id).exists()
