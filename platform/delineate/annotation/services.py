@@ -24,6 +24,7 @@ from delineate.audit import log as audit
 from delineate.errors import Conflict, Invalid, NotFound
 from delineate.projects.models import Label
 from delineate.projects.permissions import Action, require
+from delineate.studies.joining import begin_work
 from delineate.studies.models import Series, Slice
 from mlworker.contract import masks
 from mlworker.contract.masks import RunLengths
@@ -237,11 +238,13 @@ def _lock(task: Task) -> Task:
 
 def _lock_draft(task: Task, *, slice_: Slice, label: Label) -> Draft:
     # The task is locked, so nobody else makes this draft meanwhile.
-    Draft.objects.get_or_create(
+    _, is_new = Draft.objects.get_or_create(
         slice=slice_,
         label=label,
         defaults={"task": task, "state": DraftState().model_dump(mode="json")},
     )
+    if is_new:
+        begin_work(task.series_id)
     return Draft.objects.select_for_update().get(slice=slice_, label=label)
 
 

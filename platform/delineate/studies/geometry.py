@@ -60,7 +60,7 @@ class Placed:
     position: tuple[float, ...] | None
     number: tuple[int, str, int]  # instance number, instance, frame
     # What may tell frames at one place apart: echo, moment, kind of image, … most telling first.
-    told_apart_by: tuple[Hashable, ...] = ()
+    told_apart_by: tuple[str, ...] = ()
     is_localizer: bool = False
 
 

@@ -1,11 +1,11 @@
 """An upload becomes studies: read, de-identify, decode, store, then one transaction per study.
 
-Safe to run again after being killed anywhere: what a study is called and where its pixels lie
-follows from the upload and the files' UIDs, so a second run writes the same objects, and a study
-that was committed is recognised. Two uploads never write to the same place, whatever UIDs they
-bring: which of them has a study first is decided when it is committed, and the other starts with
-that study anew. One bad file never fails the others; a series with a bad image is refused as a
-whole, so that half a study is never shown as one.
+Each file is read once, in a process of its own (reader.py). Safe to run again after being killed
+anywhere: what a study is called and where its pixels lie follows from the upload and the files'
+UIDs, so a second run writes the same objects, and what was committed is recognised. Two uploads
+never write to the same place, whatever UIDs they bring: which of them has a study first is decided
+when it is committed, and the other starts with that study anew. One bad file never fails the
+others; of a series with a bad image nothing goes in, so that half of it is never shown as whole.
 """
 
 from __future__ import annotations
@@ -13,26 +13,24 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Max, QuerySet
-from pydicom import Dataset
+from django.db.models import Max
 
 from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
 from delineate.registry.selectors import active_digest
-from delineate.studies import deidentify, encoding, geometry, pictures, pixels, volumes
+from delineate.studies import deidentify, encoding
 from delineate.studies.archive import Archive, Entry, Refused
-from delineate.studies.geometry import Oddity, Placed
-from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
-from delineate.studies.pixels import Frame, Geometry, Values
-from delineate.studies.volumes import NiftiPlace, Volume
+from delineate.studies.joining import StoredFrame, StoredInstance, join_series
+from delineate.studies.models import Slice, Study, Subject, Upload
+from delineate.studies.reader import ReadFrame, Reading, reader
 from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
 
@@ -41,73 +39,48 @@ logger = logging.getLogger(__name__)
 TELL_EVERY_S: Final = 0.5
 # Of each slice, for the percentiles that stand in for a missing window.
 SAMPLED_PIXELS: Final = 4096
-WINDOW_PERCENTILES: Final = (0.5, 99.5)
-# Attributes that tell images at one place apart, the most telling first.
-TELLS_APART: Final = (
-    "EchoNumbers",
-    "EchoTime",
-    "TemporalPositionIdentifier",
-    "InversionTime",
-    "RepetitionTime",
-    "FlipAngle",
-    "KVP",
-)
 # Each time somebody else has committed or deleted the same study: more is not by chance.
 MAX_STARTS_OF_A_STUDY: Final = 5
 
 
-@dataclass(frozen=True)
-class _Scanned:
-    """What the first look at a file tells; UIDs are already ours."""
+@dataclass
+class _Series:
+    """What an upload brings of a series, its frames stored."""
 
-    entry: Entry
-    subject: str  # pseudonym
-    study_uid: str
-    series_uid: str
-    sop_uid: str
-    is_named: bool  # the header says who the patient is
+    is_there: bool  # the project has some of it
+    entries: list[Entry] = field(default_factory=list)
+    instances: dict[str, StoredInstance] = field(default_factory=dict)  # by our UIDs
+    failed: int = 0  # of its images
+
+    def take_back(self) -> None:
+        """Remove the pixels of what does not go in."""
+        for instance in self.instances.values():
+            for frame in instance.frames:
+                storage.delete(frame.key)
+        self.instances = {}
 
 
 @dataclass
-class _StoredFrame:
-    """A decoded frame that lies in the object store."""
-
-    slice_id: uuid.UUID
-    number: int
-    key: str
-    digest: str
-    geometry: Geometry
-    values: Values
-    shape: tuple[int, ...]
-    sample: np.ndarray[tuple[int], np.dtype[np.float32]]
-
-
-@dataclass
-class _StoredInstance:
-    entry: Entry
-    sop_uid: str
-    header: Dataset
-    frames: list[_StoredFrame]
-    place: NiftiPlace | None
-
-
-_Pair = tuple[_StoredInstance, _StoredFrame]
-
-
-@dataclass
-class _ReadySeries:
-    """One volume of a DICOM series, ``volume`` of 1, 2, …, its frames in order."""
+class _Gathered:
+    """What an upload brings of a study, and the study's row as it was then."""
 
     uid: str
-    volume: int
-    ordered: list[_Pair]
-    slice_spacing_mm: float | None
-    oddities: tuple[Oddity, ...]
+    id: uuid.UUID
+    row: Study | None
+    series: dict[str, _Series] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)  # the subjects that files name
+    unnamed: str = ""  # who the others are of
 
     @property
-    def instances(self) -> list[_StoredInstance]:
-        """Those with a frame in it, in order of their first."""
-        return list({id(instance): instance for instance, _ in self.ordered}.values())
+    def entries(self) -> list[Entry]:
+        """Every file, in the order they are in the upload."""
+        entries = [entry for series in self.series.values() for entry in series.entries]
+        return sorted(entries, key=lambda entry: entry.number)
+
+    def take_back(self) -> None:
+        """Remove the pixels of what does not go in."""
+        for series in self.series.values():
+            series.take_back()
 
 
 def ingest(upload_id: uuid.UUID) -> None:
@@ -140,7 +113,9 @@ class _Run:
             [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
         )
         self._report: dict[int, dict[str, object]] = {}
-        self._decoded: set[int] = set()  # files, by number
+        self._read: set[int] = set()  # files, by number
+        # Slices of an attempt before this one, by the first of each image.
+        self._committed_before: set[uuid.UUID] = set()
         self._told_at = 0.0
 
     def to_the_end(self) -> None:
@@ -153,245 +128,223 @@ class _Run:
         self._end()
 
     def _ingest_all(self) -> None:
-        by_study: dict[str, dict[str, list[_Scanned]]] = defaultdict(lambda: defaultdict(list))
         entries = list(self._archive.entries())
         self._upload.files_total = len(entries)
+        for study in self._gather(entries).values():
+            self._ingest_study(study)
+
+    def _gather(self, entries: Iterable[Entry]) -> dict[str, _Gathered]:
+        """Read files and store their frames, by study."""
+        studies: dict[str, _Gathered] = {}
         for entry in entries:
             if entry.is_litter:
                 self._settle(
                     entry, "skipped", "litter", "Left by an operating system; not an image."
                 )
-            elif (scanned := self._scan(entry)) is not None:
-                by_study[scanned.study_uid][scanned.series_uid].append(scanned)
+            else:
+                self._take(entry, studies)
             self._sign_of_life()
-        for study_uid, by_series in by_study.items():
-            self._ingest_study(study_uid, by_series)
+        return studies
 
-    def _scan(self, entry: Entry) -> _Scanned | None:
+    def _take(self, entry: Entry, studies: dict[str, _Gathered]) -> None:
         try:
             if entry.refusal is not None:
                 raise entry.refusal
-            dataset = self._read(entry).dataset
-            pixels.check_kind(dataset)
+            data = self._archive.read(entry)
+            reading = reader().read(data, key=self._key, alive=self._sign_of_life)
         except Refused as refused:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)
-            return None
-        identity = deidentify.identity_of(dataset)
-        # Of who names nobody, what lies in one folder is of one patient, and else each study of its
-        # own: two patients in one would let what is learnt judge itself.
-        lies_in = entry.folder or dataset.StudyInstanceUID
-        folder = f"folder\0{self._upload.id}\0{lies_in}"
-        return _Scanned(
-            entry=entry,
-            is_named=identity is not None,
-            subject=deidentify.pseudonym(identity or folder, key=self._key),
-            study_uid=deidentify.replace_uid(str(dataset.StudyInstanceUID), key=self._key),
-            series_uid=deidentify.replace_uid(str(dataset.SeriesInstanceUID), key=self._key),
-            sop_uid=deidentify.replace_uid(str(dataset.SOPInstanceUID), key=self._key),
+            return
+        described = reading.described
+        study = studies.get(described.study_uid)
+        if study is None:
+            study = studies[described.study_uid] = self._study(described.study_uid)
+        self._remember_whose(entry, reading, study)
+        series = study.series.get(described.series_uid)
+        if series is None:
+            is_there = study.row is not None and (
+                study.row.series.filter(series_uid=described.series_uid).exists()
+            )
+            series = study.series[described.series_uid] = _Series(is_there)
+        series.entries.append(entry)
+        try:
+            self._take_image(entry, reading, study, series)
+        except Refused as refused:
+            series.failed += 1
+            self._settle(entry, "refused", refused.code, refused.message)
+        self._read.add(entry.number)
+
+    def _study(self, uid: str) -> _Gathered:
+        row = self._project.studies.select_related("subject").filter(study_uid=uid).first()
+        return _Gathered(uid, row.id if row else uuid.uuid5(self._upload.id, uid), row)
+
+    def _remember_whose(self, entry: Entry, reading: Reading, study: _Gathered) -> None:
+        if reading.described.subject is not None:
+            study.named.add(reading.described.subject)
+        elif not study.unnamed:
+            # Of who names nobody, what lies in one folder is of one patient, and else each study of
+            # its own: two patients in one would let what is learnt judge itself.
+            folder = f"folder\0{self._upload.id}\0{entry.folder or study.uid}"
+            study.unnamed = deidentify.pseudonym(folder, key=self._key)
+
+    def _take_image(
+        self, entry: Entry, reading: Reading, study: _Gathered, series: _Series
+    ) -> None:
+        described = reading.described
+        twin = series.instances.get(described.sop_uid)
+        there = self._slices_of(reading, study) if series.is_there else []
+        if twin is not None or there:
+            # Not stored: it would lie where its twin's pixels lie.
+            digests = [array_digest(frame.pixels) for frame in reading.frames()]
+            self._settle_twin(entry, digests, twin=twin, there=there, reading=reading)
+            return
+        frames: list[StoredFrame] = []
+        try:
+            for frame in reading.frames():
+                slice_id = self._slice_id(reading, frame=frame.head.number)
+                frames.append(_store_frame(study.id, slice_id, frame))
+                self._sign_of_life()
+        except Refused:
+            for stored in frames:
+                storage.delete(stored.key)
+            raise
+        series.instances[described.sop_uid] = StoredInstance(
+            entry, described.sop_uid, reading.end, tuple(frames), described.place
         )
 
-    def _read(self, entry: Entry) -> Volume:
-        """A file as a DICOM object, whatever it was; raises Refused."""
-        data = self._archive.read(entry)
-        if volumes.is_volume(data):
-            return volumes.to_dicom(data)
-        is_picture = pictures.is_picture(data)
-        return Volume(pictures.to_dicom(data) if is_picture else pixels.parse(data), place=None)
+    def _slices_of(self, reading: Reading, study: _Gathered) -> list[Slice]:
+        return list(
+            Slice.objects.filter(
+                instance__sop_instance_uid=reading.described.sop_uid,
+                series__series_uid=reading.described.series_uid,
+                series__study=study.id,
+            ).order_by("frame_number")
+        )
 
-    def _ingest_study(self, study_uid: str, by_series: dict[str, list[_Scanned]]) -> None:
-        files = [scanned for series in by_series.values() for scanned in series]
-        named = {scanned.subject for scanned in files if scanned.is_named}
-        if len(named) > 1:
-            self._refuse_all(
-                files, "study_mixed_patients", "The study's files name different patients."
+    def _slice_id(self, reading: Reading, *, frame: int) -> uuid.UUID:
+        """Equal in every attempt; with the series, as some devices repeat image UIDs in each."""
+        described = reading.described
+        return uuid.uuid5(self._upload.id, f"{described.series_uid}/{described.sop_uid}/{frame}")
+
+    def _settle_twin(
+        self,
+        entry: Entry,
+        digests: list[str],
+        *,
+        twin: StoredInstance | None,
+        there: list[Slice],
+        reading: Reading,
+    ) -> None:
+        known = twin.digests if twin else [slice_.pixels_digest for slice_ in there]
+        if digests != known:
+            self._settle(
+                entry,
+                "refused",
+                "uid_conflict",
+                "Another image with the same SOP Instance UID is there already.",
             )
             return
-        # A file that names nobody is taken at its study's word.
-        subject = named.pop() if named else files[0].subject
+        first_id = self._slice_id(reading, frame=1)
+        if twin is None and first_id == there[0].id and first_id not in self._committed_before:
+            # By an attempt at this very upload that was cut off later on.
+            self._committed_before.add(first_id)
+            self._settle(entry, "stored", "", "")
+        else:
+            self._settle(entry, "duplicate", "duplicate", "The same image is there already.")
+
+    def _ingest_study(self, study: _Gathered) -> None:
+        entries = study.entries
         for _ in range(MAX_STARTS_OF_A_STUDY):
-            study = self._study_of(study_uid)
-            study_id = study.id if study else uuid.uuid5(self._upload.id, study_uid)
-            ready = self._store_new_series(study, study_id, by_series)
-            if not ready or self._commit_study(
-                study_id, study_uid, was_there=study is not None, subject=subject, ready=ready
-            ):
-                return
-            _take_back(ready)
-        self._refuse_all(
-            files, "study_busy", "Others kept changing the study meanwhile; upload it again."
-        )
-
-    def _study_of(self, study_uid: str) -> Study | None:
-        return self._project.studies.select_related("subject").filter(study_uid=study_uid).first()
-
-    def _store_new_series(
-        self, study: Study | None, study_id: uuid.UUID, by_series: dict[str, list[_Scanned]]
-    ) -> list[_ReadySeries]:
-        ready: list[_ReadySeries] = []
-        for series_uid, files in by_series.items():
-            known = Slice.objects.filter(series__study=study, series__series_uid=series_uid)
-            if study is not None and known.exists():
-                self._compare_with_known(known, files)
-            elif study is not None and any(
-                file.is_named and file.subject != study.subject.pseudonym for file in files
-            ):
+            self._refuse_incomplete(study)
+            if len(study.named) > 1:
                 self._refuse_all(
-                    files, "study_mixed_patients", "The study is there for another patient."
+                    study, "study_mixed_patients", "The study's files name different patients."
                 )
-            else:
-                try:
-                    ready += self._store_series(study_id, series_uid, files)
-                except Refused as refused:
-                    self._refuse_all(files, refused.code, refused.message)
+            if self._commit(study):
+                break
+            study.take_back()
+            study = self._gather(entries)[study.uid]
+        else:
+            self._refuse_all(
+                study, "study_busy", "Others kept changing the study meanwhile; upload it again."
+            )
         if self._upload.attempt > 1:
             storage.delete_unfinished(
-                study_prefix(str(study_id)), older_than_s=jobs.SILENT_AFTER.total_seconds()
+                study_prefix(str(study.id)), older_than_s=jobs.SILENT_AFTER.total_seconds()
             )
-        return ready
 
-    def _store_series(
-        self, study_id: uuid.UUID, series_uid: str, files: list[_Scanned]
-    ) -> list[_ReadySeries]:
-        keys: list[str] = []  # of what has been stored, for taking it back
-        try:
-            return _volumes(series_uid, self._store_instances(study_id, files, keys=keys))
-        except Refused:
-            for key in keys:
-                storage.delete(key)
-            raise
-
-    def _store_instances(
-        self, study_id: uuid.UUID, files: list[_Scanned], *, keys: list[str]
-    ) -> list[_StoredInstance]:
-        by_sop: dict[str, _StoredInstance] = {}
-        failed: list[Refused] = []
-        for scanned in files:
-            twin = by_sop.get(scanned.sop_uid)
-            try:
-                if twin is None:
-                    by_sop[scanned.sop_uid] = self._store_instance(study_id, scanned, keys=keys)
-                else:
-                    # Not stored: it would lie where its twin's pixels lie.
-                    self._settle_twin(scanned.entry, same=self._digests(scanned) == _digests(twin))
-            except Refused as refused:
-                failed.append(refused)
-                self._settle(scanned.entry, "refused", refused.code, refused.message)
-        if failed:
-            raise Refused(
-                "series_incomplete",
-                f"{len(failed)} of the series' {len(files)} images could not be read; "
-                "a series goes in whole or not at all.",
-            )
-        return list(by_sop.values())
-
-    def _store_instance(
-        self, study_id: uuid.UUID, scanned: _Scanned, *, keys: list[str]
-    ) -> _StoredInstance:
-        read = self._read(scanned.entry)
-        dataset = read.dataset
-        header = deidentify.clean(dataset, key=self._key)
-        frames: list[_StoredFrame] = []
-        for frame in pixels.frames(dataset):
-            slice_id = self._slice_id(scanned.series_uid, scanned.sop_uid, frame=frame.number)
-            frames.append(_store_frame(study_id, slice_id, frame))
-            keys.append(frames[-1].key)
-            if frame.number == 1:
-                pixels.describe_pixels(header, frame.stored)
-            self._sign_of_life()
-        self._decoded.add(scanned.entry.number)
-        return _StoredInstance(scanned.entry, scanned.sop_uid, header, frames, read.place)
-
-    def _slice_id(self, series_uid: str, sop_uid: str, *, frame: int) -> uuid.UUID:
-        """Equal in every attempt; with the series, as some devices repeat image UIDs in each."""
-        return uuid.uuid5(self._upload.id, f"{series_uid}/{sop_uid}/{frame}")
-
-    def _digests(self, scanned: _Scanned) -> list[str]:
-        """Of a file's frames; raises Refused."""
-        dataset = self._read(scanned.entry).dataset
-        digests: list[str] = []
-        for frame in pixels.frames(dataset):
-            digests.append(array_digest(frame.stored))
-            self._sign_of_life()
-        return digests
-
-    def _compare_with_known(self, known: QuerySet[Slice], files: list[_Scanned]) -> None:
-        """A series is not added to: what is in it already is a duplicate, the rest is refused."""
-        ours: set[str] = set()
-        for scanned in files:
-            slices = list(
-                known.filter(instance__sop_instance_uid=scanned.sop_uid).order_by("frame_number")
-            )
-            digests = [slice_.pixels_digest for slice_ in slices]
-            try:
-                same = digests == self._digests(scanned)
-            except Refused as refused:
-                self._settle(scanned.entry, "refused", refused.code, refused.message)
-                continue
-            first_id = self._slice_id(scanned.series_uid, scanned.sop_uid, frame=1)
-            if same and scanned.sop_uid not in ours and first_id in [s.id for s in slices]:
-                # By an attempt at this very upload that was cut off later on.
-                ours.add(scanned.sop_uid)
-                self._settle(scanned.entry, "stored", "", "")
-            elif digests:
-                self._settle_twin(scanned.entry, same=same)
-            else:
-                self._settle(
-                    scanned.entry,
-                    "refused",
-                    "series_exists",
-                    "Its series is in the project already; slices are not added to it afterwards.",
+    def _refuse_incomplete(self, study: _Gathered) -> None:
+        for series in study.series.values():
+            if series.failed:
+                self._refuse(
+                    series,
+                    "series_incomplete",
+                    f"{series.failed} of the series' {len(series.entries)} images could not be "
+                    "read; a series goes in whole or not at all.",
                 )
-            self._sign_of_life()
 
-    def _commit_study(
-        self,
-        study_id: uuid.UUID,
-        study_uid: str,
-        *,
-        was_there: bool,
-        subject: str,
-        ready: list[_ReadySeries],
-    ) -> bool:
+    def _commit(self, study: _Gathered) -> bool:
         """Make the rows; False, and nothing made, when somebody has changed the study meanwhile."""
         with transaction.atomic():
             Project.objects.select_for_update().get(id=self._project.id)
             jobs.sign_of_life(self._upload)
-            study = self._project.studies.select_for_update().filter(study_uid=study_uid).first()
-            if (study is not None) != was_there or (study is not None and study.id != study_id):
+            found = self._project.studies.select_for_update().filter(study_uid=study.uid).first()
+            if (found is None) != (study.row is None) or (
+                found is not None and found.id != study.id
+            ):
                 return False
-            if study is None:
-                study = self._new_study(study_id, study_uid, subject=subject)
-            elif study.series.filter(series_uid__in=[series.uid for series in ready]).exists():
-                return False
-            slice_ids = [slice_.id for series in ready for slice_ in _save_series(study, series)]
-            audit.study_ingested(
-                self._project.id,
-                study.id,
-                self._upload.id,
-                series=len(ready),
-                slices=len(slice_ids),
-            )
-            live.tell(self._project.id, "studies", id=study.id)
-            model_digest = active_digest(self._project)
-            if model_digest is not None:
-                encoding.request(
-                    slice_ids, model_digest=model_digest, priority=broker.PRIORITY_LATER
+            if _is_of_another(study, found):
+                self._refuse_all(
+                    study, "study_mixed_patients", "The study is there for another patient."
                 )
-        for series in ready:
-            for instance in series.instances:
+            joining = {uid: series for uid, series in study.series.items() if series.instances}
+            if not joining:
+                return True
+            if found is not None and _have_come_meanwhile(found, joining):
+                return False
+            self._join(found or self._new_study(study), joining)
+        for series in joining.values():
+            for instance in series.instances.values():
                 self._settle(instance.entry, "stored", "", "")
         return True
 
-    def _new_study(self, study_id: uuid.UUID, study_uid: str, *, subject: str) -> Study:
+    def _join(self, study: Study, joining: dict[str, _Series]) -> None:
+        slices: list[Slice] = []
+        for uid, series in joining.items():
+            try:
+                slices += join_series(study, uid, list(series.instances.values()))
+            except Refused as refused:
+                self._refuse(series, refused.code, refused.message)
+        if not slices:
+            return
+        audit.study_ingested(
+            self._project.id,
+            study.id,
+            self._upload.id,
+            series=sum(bool(series.instances) for series in joining.values()),
+            slices=len(slices),
+        )
+        live.tell(self._project.id, "studies", id=study.id)
+        model_digest = active_digest(self._project)
+        if model_digest is not None:
+            encoding.request(
+                [slice_.id for slice_ in slices],
+                model_digest=model_digest,
+                priority=broker.PRIORITY_LATER,
+            )
+
+    def _new_study(self, study: _Gathered) -> Study:
+        # A file that names nobody is taken at its study's word.
+        subject = next(iter(study.named), study.unnamed)
         last = self._project.studies.aggregate(last=Max("number"))["last"]
         return Study.objects.create(
-            id=study_id,
+            id=study.id,
             project=self._project,
             subject=Subject.objects.get_or_create(project=self._project, pseudonym=subject)[0],
             upload=self._upload,
             number=(last or 0) + 1,
-            study_uid=study_uid,
+            study_uid=study.uid,
         )
 
     def _save_report(self) -> None:
@@ -406,21 +359,14 @@ class _Run:
             jobs.finish(self._upload)
             self._tell()
 
-    def _settle_twin(self, entry: Entry, *, same: bool) -> None:
-        if same:
-            self._settle(entry, "duplicate", "duplicate", "The same image is there already.")
-        else:
-            self._settle(
-                entry,
-                "refused",
-                "uid_conflict",
-                "Another image with the same SOP Instance UID is there already.",
-            )
+    def _refuse_all(self, study: _Gathered, code: str, message: str) -> None:
+        for series in study.series.values():
+            self._refuse(series, code, message)
 
-    def _refuse_all(self, files: list[_Scanned], code: str, message: str) -> None:
-        for scanned in files:
-            if scanned.entry.number not in self._report:
-                self._settle(scanned.entry, "refused", code, message)
+    def _refuse(self, series: _Series, code: str, message: str) -> None:
+        for entry in series.entries:
+            self._settle(entry, "refused", code, message)
+        series.take_back()
 
     def _settle(self, entry: Entry, fate: str, code: str, message: str) -> None:
         self._report.setdefault(
@@ -437,7 +383,7 @@ class _Run:
             self._tell()
 
     def _save_progress(self) -> None:
-        self._upload.files_done = len(self._decoded | self._report.keys())
+        self._upload.files_done = len(self._read | self._report.keys())
         self._upload.save(update_fields=["files_total", "files_done"])
 
     def _tell(self) -> None:
@@ -455,143 +401,31 @@ def _open_blob(key: str) -> BinaryIO:
     return storage.open_for_reading(key)
 
 
-def _take_back(ready: list[_ReadySeries]) -> None:
-    for series in ready:
-        for _, frame in series.ordered:
-            storage.delete(frame.key)
+def _is_of_another(study: _Gathered, found: Study | None) -> bool:
+    return found is not None and bool(study.named) and found.subject.pseudonym not in study.named
 
 
-def _store_frame(study_id: uuid.UUID, slice_id: uuid.UUID, frame: Frame) -> _StoredFrame:
+def _have_come_meanwhile(study: Study, joining: dict[str, _Series]) -> bool:
+    return any(
+        study.series.filter(
+            series_uid=uid, instances__sop_instance_uid__in=list(series.instances)
+        ).exists()
+        for uid, series in joining.items()
+    )
+
+
+def _store_frame(study_id: uuid.UUID, slice_id: uuid.UUID, frame: ReadFrame) -> StoredFrame:
+    head, values = frame.head, frame.head.values
     key = pixels_key(str(study_id), str(slice_id))
-    storage.put(key, pack_array(frame.stored))
-    flat = frame.stored.reshape(-1)
+    storage.put(key, pack_array(frame.pixels))
+    flat = frame.pixels.reshape(-1)
     sampled = flat[:: max(1, flat.size // SAMPLED_PIXELS)].astype(np.float32)
-    return _StoredFrame(
+    return StoredFrame(
         slice_id=slice_id,
-        number=frame.number,
+        number=head.number,
         key=key,
-        digest=array_digest(frame.stored),
-        geometry=frame.geometry,
-        values=frame.values,
-        shape=frame.stored.shape,
-        sample=sampled * np.float32(frame.values.slope) + np.float32(frame.values.intercept),
+        digest=array_digest(frame.pixels),
+        placed=head.placed,
+        values=values,
+        sample=sampled * np.float32(values.slope) + np.float32(values.intercept),
     )
-
-
-def _digests(instance: _StoredInstance) -> list[str]:
-    return [frame.digest for frame in instance.frames]
-
-
-def _volumes(uid: str, instances: list[_StoredInstance]) -> list[_ReadySeries]:
-    """A DICOM series' frames as the volumes that they are."""
-    pairs = [(instance, frame) for instance in instances for frame in instance.frames]
-    return [
-        _ReadySeries(
-            uid,
-            number,
-            [pairs[index] for index in volume.frames],
-            volume.slice_spacing_mm,
-            volume.oddities,
-        )
-        for number, volume in enumerate(
-            geometry.volumes([_placed(instance, frame) for instance, frame in pairs]), start=1
-        )
-    ]
-
-
-def _placed(instance: _StoredInstance, frame: _StoredFrame) -> Placed:
-    header, place = instance.header, frame.geometry
-    rows, columns = place.row_spacing_mm, place.column_spacing_mm
-    image_type = tuple(header.get("ImageType") or ())
-    number = header.get("InstanceNumber")
-    return Placed(
-        shape=frame.shape,
-        kind=str(header.get("PhotometricInterpretation")),
-        spacing_mm=None if rows is None or columns is None else (rows, columns),
-        orientation=place.orientation,
-        position=place.position,
-        number=(int(number) if number is not None else 0, instance.sop_uid, frame.number),
-        told_apart_by=(*(str(header.get(each)) for each in TELLS_APART), image_type),
-        is_localizer="LOCALIZER" in image_type,
-    )
-
-
-def _save_series(study: Study, ready: _ReadySeries) -> list[Slice]:
-    first_instance, first = ready.ordered[0]
-    header = first_instance.header
-    is_color = len(first.shape) == 3
-    window = None if is_color else _window(ready)
-    series = Series.objects.create(
-        id=uuid.uuid5(study.id, _name_of(ready)),
-        study=study,
-        series_uid=ready.uid,
-        volume=ready.volume,
-        oddities=[str(oddity) for oddity in ready.oddities],
-        nifti_place=_nifti_place(ready),
-        number=int(header.get("SeriesNumber") or 0),
-        modality=str(header.get("Modality") or "OT")[:16],
-        rows=first.shape[0],
-        columns=first.shape[1],
-        row_spacing_mm=first.geometry.row_spacing_mm,
-        column_spacing_mm=first.geometry.column_spacing_mm,
-        slice_spacing_mm=ready.slice_spacing_mm,
-        orientation=_as_list(first.geometry.orientation),
-        frame_of_reference_uid=str(header.get("FrameOfReferenceUID") or ""),
-        is_color=is_color,
-        window_centre=window[0] if window else None,
-        window_width=window[1] if window else None,
-    )
-    rows = {
-        instance.sop_uid: Instance(
-            series=series,
-            sop_instance_uid=instance.sop_uid,
-            sop_class_uid=str(instance.header.SOPClassUID),
-            number_of_frames=len(instance.frames),
-            header=instance.header.to_json_dict(),
-        )
-        for instance in ready.instances
-    }
-    Instance.objects.bulk_create(rows.values())
-    return Slice.objects.bulk_create(
-        [
-            Slice(
-                id=frame.slice_id,
-                series=series,
-                instance=rows[instance.sop_uid],
-                index=index,
-                frame_number=frame.number,
-                pixels_key=frame.key,
-                pixels_digest=frame.digest,
-                slope=frame.values.slope,
-                intercept=frame.values.intercept,
-                inverted=header.get("PhotometricInterpretation") == "MONOCHROME1",
-                position=_as_list(frame.geometry.position),
-            )
-            for index, (instance, frame) in enumerate(ready.ordered)
-        ]
-    )
-
-
-def _nifti_place(ready: _ReadySeries) -> dict[str, Any] | None:
-    """Where its file said that it lies: of a volume that came as a NIfTI, whole."""
-    place = ready.ordered[0][0].place
-    is_whole = len(ready.instances) == 1 and Oddity.REPEATED not in ready.oddities
-    return place.model_dump(mode="json") if place is not None and is_whole else None
-
-
-def _name_of(ready: _ReadySeries) -> str:
-    return ready.uid if ready.volume == 1 else f"{ready.uid}/{ready.volume}"
-
-
-def _window(ready: _ReadySeries) -> tuple[float, float]:
-    """The series' first VOI window, else one over nearly all its values; (centre, width)."""
-    for _, frame in ready.ordered:
-        if frame.values.window is not None:
-            return frame.values.window
-    values = np.concatenate([frame.sample for _, frame in ready.ordered])
-    low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))
-    return (low + high) / 2, max(high - low, 1.0)
-
-
-def _as_list(values: tuple[float, ...] | None) -> list[float] | None:
-    return None if values is None else list(values)

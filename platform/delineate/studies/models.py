@@ -138,6 +138,9 @@ class Series(models.Model):
     # null for colour.
     window_centre = models.FloatField(null=True)
     window_width = models.FloatField(null=True)
+    # Whether somebody has begun to delineate it: from then on it takes no more images.
+    in_work = models.BooleanField(default=False)
+    grew_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = SERIES_ORDER
@@ -189,11 +192,18 @@ class Slice(models.Model):
     inverted = models.BooleanField(default=False)  # MONOCHROME1
     # Patient coordinates in mm of the first pixel's centre (ImagePositionPatient); null: unknown.
     position = ArrayField(models.FloatField(), size=3, null=True)
+    # geometry.Placed: what its place among others follows from.
+    placed = models.JSONField(default=dict)
 
     class Meta:
         ordering = ["series", "index"]
         constraints = [
-            models.UniqueConstraint(fields=["series", "index"], name="studies_slice_index_once"),
+            # Deferred: in a series that grows, slices change their places with each other.
+            models.UniqueConstraint(
+                fields=["series", "index"],
+                name="studies_slice_index_once",
+                deferrable=models.Deferrable.DEFERRED,
+            ),
             models.UniqueConstraint(
                 fields=["instance", "frame_number"], name="studies_slice_frame_once"
             ),

@@ -38,6 +38,12 @@ from mlworker.contract.artifacts import Array
 
 MAX_SIDE: Final = 16_384
 MAX_FRAMES: Final = 10_000
+MAX_FRAME_BYTES: Final = 256 * 1024**2  # a mammogram has 50 MB; colour of 9,000 x 9,000 fits
+# What an object's frames may have together, decoded; and how many times what its pixels have in the
+# file: black frames in JPEG 2000 reach hundreds.
+MAX_PIXEL_BYTES: Final = 8 * 1024**3
+MAX_PIXEL_RATIO: Final = 1000
+PIXEL_RATIO_FROM_BYTES: Final = 256 * 1024**2
 
 # Storage SOP classes whose frames are images to delineate (PS3.4 B.5).
 _IMAGES: Final = frozenset(
@@ -120,11 +126,12 @@ def parse(data: bytes) -> Dataset:
             # Ill-formed values are common and are judged below, by what is used of them.
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(data), force=bare)
-            dataset.decode()  # text values in one character set from here on
             _say_transfer_syntax(dataset)
             give_missing_uids(dataset, data)
     except InvalidDicomError as error:
         raise Refused("not_dicom", "The file is not DICOM.") from error
+    except MemoryError:
+        raise
     except Exception as error:  # pydicom raises what its parts raise, down to struct.error
         raise Refused("unreadable", "The file is damaged and cannot be read.") from error
     return dataset
@@ -159,7 +166,7 @@ def frames(dataset: Dataset) -> Iterator[Frame]:
                 decoded += 1
                 shown, mapping = _shown(_checked(stored, dataset), dataset, frame=decoded)
                 yield Frame(decoded, shown, _geometry(dataset, frame=decoded), mapping)
-        except Refused:
+        except (Refused, MemoryError):
             raise
         except Exception as error:  # each decoder has exceptions of its own
             raise Refused("decode_failed", "The file's pixels cannot be decoded.") from error
@@ -275,8 +282,31 @@ def _check_description(dataset: Dataset) -> None:
     bits = _whole(dataset, "BitsAllocated")
     if bits not in (8, 16, 32):
         raise Refused("unsupported_bits", f"Pixels of {bits} bits are not supported here.")
-    if _number_of_frames(dataset) > MAX_FRAMES:
+    frames = _number_of_frames(dataset)
+    if frames > MAX_FRAMES:
         raise Refused("too_many_frames", f"The file has more than {MAX_FRAMES} frames.")
+    _refuse_by_memory(
+        dataset,
+        rows * columns * max(1, _whole(dataset, "SamplesPerPixel")) * bits // 8,
+        frames=frames,
+    )
+
+
+def _refuse_by_memory(dataset: Dataset, frame_bytes: int, *, frames: int) -> None:
+    """Judge what the header asks for before anything of it is allocated."""
+    if frame_bytes > MAX_FRAME_BYTES:
+        raise Refused(
+            "unsupported_size",
+            f"A frame of more than {MAX_FRAME_BYTES // 1024**2} MiB is not supported.",
+        )
+    held = len(dataset.get_item("PixelData").value or b"")
+    if frames * frame_bytes > MAX_PIXEL_BYTES or (
+        frames * frame_bytes > max(PIXEL_RATIO_FROM_BYTES, MAX_PIXEL_RATIO * held)
+    ):
+        raise Refused(
+            "pixel_bomb",
+            f"The file's pixels unpack to more than {MAX_PIXEL_RATIO} times their size.",
+        )
 
 
 def _checked(stored: Array, dataset: Dataset) -> Array:
@@ -333,11 +363,9 @@ def _whole(dataset: Dataset, keyword: str) -> int:
 
 
 def _geometry(dataset: Dataset, *, frame: int) -> Geometry:
-    position = _from_groups(dataset, frame, "PlanePositionSequence", "ImagePositionPatient")
-    orientation = _from_groups(
-        dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"
-    )
-    spacing = _from_groups(dataset, frame, "PixelMeasuresSequence", "PixelSpacing")
+    position = from_groups(dataset, frame, "PlanePositionSequence", "ImagePositionPatient")
+    orientation = from_groups(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = from_groups(dataset, frame, "PixelMeasuresSequence", "PixelSpacing")
     spacing_mm = _numbers(spacing, 2) or _numbers(dataset.get("ImagerPixelSpacing"), 2)
     if spacing_mm is not None and min(spacing_mm) <= 0:
         spacing_mm = None
@@ -354,10 +382,10 @@ def _geometry(dataset: Dataset, *, frame: int) -> Geometry:
 
 def _values(dataset: Dataset, *, frame: int) -> Values:
     group = "PixelValueTransformationSequence"
-    slope = _number(_from_groups(dataset, frame, group, "RescaleSlope"))
-    intercept = _number(_from_groups(dataset, frame, group, "RescaleIntercept"))
-    centre = _number(_from_groups(dataset, frame, "FrameVOILUTSequence", "WindowCenter"))
-    width = _number(_from_groups(dataset, frame, "FrameVOILUTSequence", "WindowWidth"))
+    slope = _number(from_groups(dataset, frame, group, "RescaleSlope"))
+    intercept = _number(from_groups(dataset, frame, group, "RescaleIntercept"))
+    centre = _number(from_groups(dataset, frame, "FrameVOILUTSequence", "WindowCenter"))
+    width = _number(from_groups(dataset, frame, "FrameVOILUTSequence", "WindowWidth"))
     has_window = centre is not None and width is not None and width > 0
     return Values(
         slope=slope or 1.0,  # zero would make every pixel equal: a broken header, not a mapping
@@ -366,8 +394,13 @@ def _values(dataset: Dataset, *, frame: int) -> Values:
     )
 
 
-def _from_groups(dataset: Dataset, frame: int, group: str, keyword: str) -> Any:
-    """An attribute of a frame: its own group's, the shared group's, or the object's."""
+def from_groups(dataset: Dataset, frame: int, group: str, keyword: str) -> Any:
+    """An attribute of a frame: its own group's, the shared group's, or the object's.
+
+    Without the name of a group it is the object's.
+    """
+    if not group:
+        return dataset.get(keyword)
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     candidates = [*per_frame[frame - 1 : frame], *shared[:1]]

@@ -97,7 +97,7 @@ def test_an_orientation_that_is_rounded_is_the_same() -> None:
 
 def test_echoes_at_every_place_are_volumes() -> None:
     frames = [
-        at(float(z), number=4 * z + echo, told_apart_by=(echo,))
+        at(float(z), number=4 * z + echo, told_apart_by=(str(echo),))
         for echo in (1, 2)
         for z in range(3)
     ]
@@ -109,7 +109,7 @@ def test_echoes_at_every_place_are_volumes() -> None:
 
 def test_echoes_and_moments_are_told_apart_by_both() -> None:
     frames = [
-        at(float(z), told_apart_by=(echo, moment), number=n)
+        at(float(z), told_apart_by=(str(echo), str(moment)), number=n)
         for n, (z, echo, moment) in enumerate(
             (z, echo, moment) for z in range(2) for echo in (1, 2) for moment in (1, 2)
         )
@@ -125,7 +125,7 @@ def test_moments_that_no_header_tells_apart_are_by_the_turn_in_which_they_come()
 
 
 def test_a_film_of_one_place_stays_together() -> None:
-    film = [at(3.0, number=n, told_apart_by=(n,)) for n in (2, 1, 3)]
+    film = [at(3.0, number=n, told_apart_by=(str(n),)) for n in (2, 1, 3)]
     assert only(film) == Volume((1, 0, 2), None, (Oddity.REPEATED,))
 
 

@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence
 from delineate import storage
 from delineate.audit.models import Event
 from delineate.projects.models import Project
-from delineate.studies import ingest
+from delineate.studies import ingest, joining
 from delineate.studies.models import Encoding, Instance, Series, Slice, Study, Subject
 from mlworker.contract.artifacts import array_digest, unpack_array
 from tests.delineate.factories import (
@@ -182,11 +182,13 @@ def test_two_series_may_use_the_same_image_uid(project, lead):
         assert np.array_equal(_stored(series.slices.get()), file.pixel_array)
 
 
-def test_slices_are_not_added_to_a_series_afterwards(project, lead):
+def test_a_series_that_is_worked_on_takes_no_more(project, lead):
     send_and_ingest(lead, project, zipped([image(z=0.0)]))
-    upload = send_and_ingest(lead, project, zipped([image(z=1.0)]))
-    assert fates(upload) == [("refused", "series_exists")]
-    assert Slice.objects.count() == 1
+    joining.begin_work(Series.objects.get().id)
+    upload = send_and_ingest(lead, project, zipped([image(z=1.0), image(series="1.2.3.2")]))
+    assert fates(upload) == [("refused", "series_exists"), STORED]
+    assert _objects("studies") == set(Slice.objects.values_list("pixels_key", flat=True))
+    assert Slice.objects.count() == 2
 
 
 def test_another_series_joins_its_study(project, lead):

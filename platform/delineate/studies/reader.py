@@ -1,0 +1,255 @@
+"""The other end of reading.py: files given to a process of their own, with patience but not much.
+
+The process is started with the first file and lives on; one that dies, hangs or asks for too much
+costs the file that did it to it, and the next one gets a new process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from pydantic import ValidationError
+
+from delineate.studies.archive import Refused
+from delineate.studies.reading import (
+    ANSWERS,
+    Described,
+    End,
+    FrameHead,
+    Head,
+    Refusal,
+    Request,
+    packed,
+)
+from mlworker.contract.artifacts import Array
+
+ANSWERS_WITHIN_S: Final = 10.0  # each: the description, every frame
+BYTES_PER_S: Final = 20 * 1024**2  # of a large file, in addition
+PROCESSOR_S: Final = 600  # for a reader whose other end has died; patience ends before
+# Of a small file: numpy, the decoder and all. A larger one is held twice, its frames beside it.
+MEMORY_BYTES: Final = 1024**3
+MEMORY_PER_BYTE: Final = 4
+STARTS_WITHIN_S: Final = 60.0  # numpy and pydicom load slowly on a busy machine
+_TOLD_EVERY_S: Final = 0.5
+_AT_ONCE: Final = 1024**2
+_MOST_TEXT: Final = 256 * 1024**2  # of a message: an enhanced object's header has 10,000 frames
+
+
+@dataclass(frozen=True)
+class ReadFrame:
+    """A frame as it arrived; ``pixels`` are (rows, columns) or (rows, columns, 3) uint8."""
+
+    head: FrameHead
+    pixels: Array
+
+
+class Reading:
+    """A file that is being read: its description, then its frames, then its end."""
+
+    def __init__(self, described: Described, answers: Iterator[ReadFrame | End]) -> None:
+        self.described = described
+        self._answers = answers
+        self._end: End | None = None
+
+    def frames(self) -> Iterator[ReadFrame]:
+        """Each once; raises Refused."""
+        for answer in self._answers:
+            if isinstance(answer, End):
+                self._end = answer
+            else:
+                yield answer
+
+    @property
+    def end(self) -> End:
+        """What is known after the last frame."""
+        assert self._end is not None, "not all frames were taken"
+        return self._end
+
+
+class Reader:
+    """Reads one file at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_busy = False
+
+    def read(self, data: bytes, *, key: bytes, alive: Callable[[], None]) -> Reading:
+        """Begin with a file; ``alive`` is called while it takes time. Raises Refused."""
+        has_died = self._process is not None and self._process.poll() is not None
+        if has_died or self._is_busy:  # with a file that was not read to its end
+            self.stop()
+        self._is_busy = True
+        answers = self._exchange(data, key=key, alive=alive)
+        described = next(answers)
+        assert isinstance(described, Described), "reading.py begins with it"
+        return Reading(described, _without_description(answers))
+
+    def stop(self) -> None:
+        """End the process; the next file starts another."""
+        process, self._process, self._is_busy = self._process, None, False
+        if process is not None:
+            process.kill()
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # what was not written yet
+                    assert stream is not None
+                    stream.close()
+            process.wait()
+
+    def _exchange(
+        self, data: bytes, *, key: bytes, alive: Callable[[], None]
+    ) -> Iterator[Described | ReadFrame | End]:
+        try:
+            wire = self._wire(alive, patience_s=ANSWERS_WITHIN_S + len(data) / BYTES_PER_S)
+            wire.send(_request(data, key=key), data)
+            while True:
+                answer, payload = wire.receive()
+                if isinstance(answer, Refusal):
+                    self._is_busy = False
+                    raise Refused(answer.code, answer.message)
+                if isinstance(answer, End):
+                    self._is_busy = False
+                    yield answer
+                    return
+                yield answer if isinstance(answer, Described) else _frame(answer, payload)
+        except _TooSlow as error:
+            self.stop()
+            raise Refused(
+                "too_slow", "Reading the file takes too long; it is damaged or made to."
+            ) from error
+        except (OSError, EOFError, ValidationError, ValueError) as error:
+            self.stop()
+            raise Refused(
+                "reader_died", "Reading the file ended its reader; it is damaged or made to."
+            ) from error
+        except BaseException:
+            if self._is_busy:  # the attempt was taken over, or nobody wants the rest
+                self.stop()
+            raise
+
+    def _wire(self, alive: Callable[[], None], *, patience_s: float) -> _Wire:
+        if self._process is None:
+            self._process = _start()
+            patience_s += STARTS_WITHIN_S
+        return _Wire(self._process, alive, patience_s=patience_s)
+
+
+@functools.cache
+def reader() -> Reader:
+    """This process's own: the reading process that it has outlives an upload."""
+    own = Reader()
+    atexit.register(own.stop)
+    return own
+
+
+class _TooSlow(Exception):
+    """The answer did not come in time."""
+
+
+class _Wire:
+    """Both directions of the pipe, with patience for each answer."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], alive: Callable[[], None], *, patience_s: float
+    ) -> None:
+        assert process.stdin is not None, "started with pipes"
+        assert process.stdout is not None, "started with pipes"
+        self._in, self._out = process.stdin, process.stdout
+        self._alive = alive
+        self._patience_s = patience_s
+
+    def send(self, request: Request, data: bytes) -> None:
+        self._until = time.monotonic() + self._patience_s
+        # The other end takes the whole file before it answers: nothing comes back meanwhile.
+        for part in packed(request, data):
+            self._write(memoryview(part))
+
+    def _write(self, data: memoryview) -> None:
+        descriptor = self._in.fileno()
+        while data:
+            self._wait([], [descriptor])
+            data = data[os.write(descriptor, data[:_AT_ONCE]) :]
+
+    def _wait(self, reading: list[int], writing: list[int]) -> None:
+        """Until one of them is ready; raises _TooSlow."""
+        while True:
+            wait_s = min(_TOLD_EVERY_S, self._until - time.monotonic())
+            if wait_s <= 0:
+                raise _TooSlow
+            if any(select.select(reading, writing, [], wait_s)):
+                return
+            self._alive()
+
+    def receive(self) -> tuple[Described | FrameHead | End | Refusal, bytearray]:
+        self._until = time.monotonic() + self._patience_s
+        head = Head.unpack(bytes(self._exactly(Head.SIZE)))
+        if head.text > _MOST_TEXT:
+            raise ValueError("a message longer than any")
+        answer = ANSWERS.validate_json(bytes(self._exactly(head.text)))
+        expected = _size(answer) if isinstance(answer, FrameHead) else 0
+        if head.payload != expected:
+            raise ValueError("a frame of another size than it says")
+        return answer, self._exactly(head.payload)
+
+    def _exactly(self, size: int) -> bytearray:
+        data = bytearray()
+        descriptor = self._out.fileno()
+        while len(data) < size:
+            self._wait([descriptor], [])
+            piece = os.read(descriptor, min(_AT_ONCE, size - len(data)))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
+
+
+def _request(data: bytes, *, key: bytes) -> Request:
+    memory_bytes = max(MEMORY_BYTES, MEMORY_BYTES // 2 + MEMORY_PER_BYTE * len(data))
+    return Request(key=key.hex(), memory_bytes=memory_bytes, processor_s=PROCESSOR_S)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "delineate.studies.reading"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        # Told of no database and no secret; one thread, as its limits count each one's memory.
+        env={
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
+    )
+    assert process.stdin is not None, "started with a pipe"
+    os.set_blocking(process.stdin.fileno(), False)
+    return process
+
+
+def _without_description(
+    answers: Iterator[Described | ReadFrame | End],
+) -> Iterator[ReadFrame | End]:
+    for answer in answers:
+        assert not isinstance(answer, Described), "described once"
+        yield answer
+
+
+def _size(head: FrameHead) -> int:
+    return int(np.dtype(head.dtype).itemsize * np.prod(head.placed.shape, dtype=np.int64))
+
+
+def _frame(answer: FrameHead | Refusal, payload: bytearray) -> ReadFrame:
+    assert isinstance(answer, FrameHead)
+    array = np.frombuffer(payload, dtype=np.dtype(answer.dtype)).reshape(answer.placed.shape)
+    return ReadFrame(answer, array)
