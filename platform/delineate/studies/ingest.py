@@ -26,6 +26,7 @@ from pydicom import Dataset
 from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
+from delineate.projects.privacy import Policy
 from delineate.registry.selectors import active_digest
 from delineate.studies import deidentify, encoding, geometry, pictures, pixels, volumes
 from delineate.studies.archive import Archive, Entry, Refused
@@ -136,6 +137,7 @@ class _Run:
         self._upload = upload
         self._project: Project = upload.project
         self._key = bytes(self._project.pseudonym_key)
+        self._policy = Policy()
         self._archive = Archive(
             [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
         )
@@ -290,7 +292,9 @@ class _Run:
     ) -> _StoredInstance:
         read = self._read(scanned.entry)
         dataset = read.dataset
-        header = deidentify.clean(dataset, key=self._key)
+        header = deidentify.clean(
+            dataset, key=self._key, patient=scanned.subject, policy=self._policy
+        )
         frames: list[_StoredFrame] = []
         for frame in pixels.frames(dataset):
             slice_id = self._slice_id(scanned.series_uid, scanned.sop_uid, frame=frame.number)
