@@ -104,7 +104,10 @@ LOGGING = {
         "nowhere": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    # Its warnings repeat ill-formed values, which may be a patient's. Not by a level: importing it
-    # sets its own.
-    "loggers": {"pydicom": {"handlers": ["nowhere"], "propagate": False}},
+    # Readers of files: what they say of odd ones, or at work, repeats values, which may be a
+    # patient's. Not by a level: importing pydicom sets its own.
+    "loggers": {
+        name: {"handlers": ["nowhere"], "propagate": False}
+        for name in ("pydicom", "PIL", "nibabel")
+    },
 }

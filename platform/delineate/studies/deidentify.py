@@ -1,10 +1,13 @@
 """What is kept of a DICOM header, and who a patient becomes. Values only.
 
-Kept is what is on the lists below, nothing else: no dates, no free text, no private elements, no
-overlays. Numbers are kept as numbers and words only when they are known ones, whatever a file calls
-them: a name in a field that is kept is not. UIDs are replaced by keyed ones, so that what is sent
-again is recognised within a project and nothing can be matched outside it (PS3.15 E.1, with an
-allow-list in place of its table).
+Kept is what is on the lists of kept_attributes.py, nothing else: no free text, no overlays, no
+private elements but a few numbers. Numbers are kept as numbers and words only when they are known
+ones, whatever a file calls them: a name in a field that is kept is not. UIDs are replaced by keyed
+ones, so that what is sent again is recognised within a project and nothing can be matched outside
+it; dates, where a project keeps any, are shifted by whole days, as many for each of a patient's
+images.
+
+That is less than PS3.15's Basic Profile with the options of a ``Policy`` allows.
 """
 
 from __future__ import annotations
@@ -13,143 +16,114 @@ import base64
 import hashlib
 import hmac
 import math
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache
 from typing import Final
 
+import numpy as np
 from pydicom import Dataset
 from pydicom.config import IGNORE
-from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
-from pydicom.valuerep import DSfloat
+from pydicom.valuerep import DSfloat, PersonName
+
+from delineate.projects.privacy import Dates, Identities, Policy
+from delineate.studies.kept_attributes import (
+    ALWAYS_KEPT,
+    IDENTIFYING,
+    KEPT_BY_OPTION,
+    MEANINGS,
+    NAMES,
+    REPLACED_UIDS,
+    SAFE_PRIVATE,
+    WORDS,
+    Option,
+)
 
 PSEUDONYM_CHARACTERS: Final = 12  # 60 bits: no collision among any project's patients
+SHIFTED_AT_MOST_DAYS: Final = 3650  # into the past: no study lies in the future
+OLDEST_YEARS: Final = 89  # older patients are few: they are all 90
+_LONGEST_TEXT: Final = 64  # of LO, and of a subject's name here
 
-# Attributes whose value is a UID of the patient's data: replaced.
-_UIDS: Final = frozenset(
-    {
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "SOPInstanceUID",
-        "FrameOfReferenceUID",
-        "DimensionOrganizationUID",
-    }
-)
-
-# Attributes in words, and the words that are kept (PS3.3 defined terms, PS3.16 annex L).
-_WORDS: Final = {
-    keyword: frozenset(words.split())
-    for keyword, words in {
-        "Modality": (
-            "CR CT DX ES GM IO IVOCT MG MR NM OCT OP OPT OT PT PX RF RG RTIMAGE SC SM US XA XC"
-        ),
-        "ImageType": (
-            "ORIGINAL DERIVED PRIMARY SECONDARY AXIAL LOCALIZER REFORMATTED MPR PROJECTION "
-            "VOLUME MIP MINIP AVERAGE RESAMPLED DIXON WATER FAT IN_PHASE OUT_PHASE ADC "
-            "DIFFUSION TRACEW FA M FFE SE IR P R I MAGNITUDE PHASE REAL IMAGINARY MOSAIC NORM "
-            "DIS2D DIS3D FM ND SUBTRACT PERFUSION T1 T2 T2_STAR PROTON_DENSITY FLUOROSCOPY "
-            "ANGIO STATIC DYNAMIC GATED WHOLE BODY TOMO RECON EMISSION TRANSMISSION BIPLANE "
-            "SINGLE A B NONE OTHER"
-        ),
-        "PatientPosition": "HFP HFS HFDR HFDL FFDR FFDL FFP FFS LFP LFS RFP RFS",
-        "BodyPartExamined": (
-            "ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA ARM AXILLA BACK BLADDER BRAIN BREAST "
-            "BRONCHUS CALCANEUS CALF CAROTID CEREBELLUM CERVIX CHEEK CHEST CHESTABDOMEN "
-            "CHESTABDPELVIS CLAVICLE COCCYX COLON CORNEA CORONARYARTERY CSPINE CTSPINE DUODENUM "
-            "EAR ELBOW ESOPHAGUS EXTREMITY EYE EYELID FACE FEMUR FINGER FOOT FOREARM "
-            "GALLBLADDER HAND HEAD HEADNECK HEART HIP HUMERUS ILEUM ILIUM JAW JEJUNUM KIDNEY "
-            "KNEE LARYNX LEG LIVER LSPINE LSSPINE LUNG MANDIBLE MAXILLA MEDIASTINUM NECK "
-            "NECKCHEST NOSE ORBIT OVARY PANCREAS PAROTID PATELLA PELVIS PENIS PHARYNX PROSTATE "
-            "RECTUM RIB SCALP SCAPULA SCLERA SCROTUM SHOULDER SKULL SPINE SPLEEN SSPINE STERNUM "
-            "STOMACH TESTIS THIGH THORAX THUMB THYMUS THYROID TIBIA TLSPINE TMJ TOE TONGUE "
-            "TRACHEA TSPINE ULNA URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY WRIST ZYGOMA "
-            "PHANTOM"
-        ),
-        "Laterality": "R L U B",
-        "ImageLaterality": "R L U B",
-        "ViewPosition": "AP PA LL RL RLD LLD RLO LLO CC MLO ML LM XCCL XCCM ISO",
-        "PhotometricInterpretation": (
-            "MONOCHROME1 MONOCHROME2 RGB YBR_FULL YBR_FULL_422 YBR_PARTIAL_420 YBR_ICT YBR_RCT"
-        ),
-        "RescaleType": "HU US OD HU_MOD PCT MGML Z_EFF ED EDW STRESS",
-        "VOILUTFunction": "LINEAR LINEAR_EXACT SIGMOID",
-        "BurnedInAnnotation": "YES NO",
-        "LossyImageCompression": "00 01",
-    }.items()
+# Directions: a letter for each axis, the strongest first (PS3.3 C.7.6.1.1.1).
+_DIRECTION: Final = re.compile(r"(?!.*[AP].*[AP])(?!.*[RL].*[RL])(?!.*[HF].*[HF])[APRLHF]{1,3}")
+_METHOD: Final = "Delineate allow-list 3"
+_WHOLE: Final = {
+    "IS": (-(2**31), 2**31 - 1),
+    "US": (0, 2**16 - 1),
+    "UL": (0, 2**32 - 1),
 }
+# Exactly so (PS3.5 6.2): what only begins like a date is none.
+_DATE: Final = re.compile(r"(\d{4})(\d{2})(\d{2})", re.ASCII)
+_TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII)
+_ZONE: Final = re.compile(r"[+-]\d{4}$", re.ASCII)
+_AGE: Final = re.compile(r"(\d{3})([DWMY])", re.ASCII)
+_UNITS_A_YEAR: Final = {"D": 365, "W": 52, "M": 12, "Y": 1}
+_IN_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
 
-_KEPT: Final = (
-    _UIDS
-    | _WORDS.keys()
-    | {
-        # What kind of object it is.
-        "SOPClassUID",
-        "SeriesNumber",
-        "InstanceNumber",
-        "NumberOfFrames",
-        # How its pixels are stored and shown.
-        "SamplesPerPixel",
-        "PlanarConfiguration",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "PixelAspectRatio",
-        "RescaleSlope",
-        "RescaleIntercept",
-        "WindowCenter",
-        "WindowWidth",
-        # Where it lies.
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "ImagerPixelSpacing",
-        "SliceThickness",
-        "SpacingBetweenSlices",
-        "SliceLocation",
-        "GantryDetectorTilt",
-        # How it was acquired, in numbers.
-        "KVP",
-        "EchoTime",
-        "RepetitionTime",
-        "InversionTime",
-        "FlipAngle",
-        "MagneticFieldStrength",
-        "EchoNumbers",
-        "TemporalPositionIdentifier",
-        # The same in enhanced multi-frame objects (PS3.3 C.7.6.16): sequences are cleaned inside.
-        "SharedFunctionalGroupsSequence",
-        "PerFrameFunctionalGroupsSequence",
-        "PixelMeasuresSequence",
-        "PlanePositionSequence",
-        "PlaneOrientationSequence",
-        "PixelValueTransformationSequence",
-        "FrameVOILUTSequence",
-        "FrameContentSequence",
-        "DimensionIndexValues",
-        "InStackPositionNumber",
-    }
-)
-_KEPT_TAGS: Final = frozenset(tag_for_keyword(keyword) for keyword in _KEPT)
-_METHOD: Final = "Delineate allow-list 2"
-_WHOLE: Final = {"IS": (-(2**31), 2**31 - 1), "US": (0, 2**16 - 1), "UL": (0, 2**32 - 1)}
+_Value = str | int | float
 
 
-def clean(dataset: Dataset, *, key: bytes) -> Dataset:
-    """The kept part of a header, UIDs replaced, marked as de-identified; the input is unchanged."""
-    kept = _kept_elements(dataset, key=key)
-    kept.PatientIdentityRemoved = "YES"
-    kept.DeidentificationMethod = _METHOD
+@dataclass(frozen=True)
+class _Patient:
+    """What is done with the values of one patient's files."""
+
+    key: bytes
+    policy: Policy
+    shift_days: int
+
+    @property
+    def is_known(self) -> bool:
+        return self.policy.identities is Identities.KEPT
+
+
+def clean(dataset: Dataset, *, key: bytes, patient: str, policy: Policy) -> Dataset:
+    """The kept part of a header, saying what was done to it; the input is unchanged.
+
+    ``patient`` is any text that is equal for all of a patient's files: their dates move together.
+    """
+    shift = 0 if policy.identities is Identities.KEPT else date_shift_days(patient, key=key)
+    kept = _kept_elements(dataset, _Patient(key=key, policy=policy, shift_days=shift))
+    _say_what_was_done(kept, policy)
     return kept
+
+
+def date_shift_days(patient: str, *, key: bytes) -> int:
+    """By how many days a patient's dates are moved: -3650 … -1, keyed per project."""
+    digest = hmac.new(key, b"dates" + patient.encode(errors="replace"), hashlib.sha256).digest()
+    return -1 - int.from_bytes(digest[:8], "big") % SHIFTED_AT_MOST_DAYS
+
+
+def options_of(policy: Policy) -> list[Option]:
+    """What of PS3.15 is done under a policy; nothing where identities are kept."""
+    if policy.identities is Identities.KEPT:
+        return []
+    chosen = {
+        Option.BASIC_PROFILE: True,
+        Option.MODIFIED_DATES: policy.dates is Dates.SHIFTED,
+        Option.PATIENT_CHARACTERISTICS: policy.patient_characteristics,
+        Option.DEVICE_IDENTITY: policy.device,
+        Option.SAFE_PRIVATE: policy.safe_private,
+    }
+    return [option for option in Option if chosen[option]]
 
 
 def replace_uid(original: str, *, key: bytes) -> str:
     """A keyed UID under 2.25 (PS3.5 B.2): equal within a project, unrelated to the original."""
     digest = hmac.new(key, b"uid" + original.encode(errors="replace"), hashlib.sha256).digest()
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def kept_uid(original: str, *, key: bytes, policy: Policy) -> str:
+    """What a UID is here: replaced, or where identities are kept itself, if it is one at all."""
+    is_kept = policy.identities is Identities.KEPT
+    is_uid = len(original) <= _LONGEST_TEXT and _IN_UID.fullmatch(original)
+    return original if is_kept and is_uid else replace_uid(original, key=key)
 
 
 def identity_of(dataset: Dataset) -> str | None:
@@ -167,42 +141,185 @@ def pseudonym(identity: str, *, key: bytes) -> str:
     return f"S-{base64.b32encode(digest).decode()[:PSEUDONYM_CHARACTERS]}"
 
 
-def _kept_elements(dataset: Dataset, *, key: bytes) -> Dataset:
-    kept = Dataset()
+def _say_what_was_done(kept: Dataset, policy: Policy) -> None:
+    """PS3.15 E.1.1, step 6 and following."""
+    if policy.identities is Identities.KEPT:
+        kept.PatientIdentityRemoved = "NO"
+        kept.LongitudinalTemporalInformationModified = "UNMODIFIED"
+        return
+    kept.PatientIdentityRemoved = "YES"
+    kept.DeidentificationMethod = _METHOD
+    kept.DeidentificationMethodCodeSequence = Sequence(
+        [_coded(option) for option in options_of(policy)]
+    )
+    shifted = policy.dates is Dates.SHIFTED
+    kept.LongitudinalTemporalInformationModified = "MODIFIED" if shifted else "REMOVED"
+
+
+def _coded(option: Option) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = str(option), "DCM"
+    item.CodeMeaning = MEANINGS[option]
+    return item
+
+
+@cache
+def _kept_tags(policy: Policy) -> frozenset[int]:
+    keywords = set(ALWAYS_KEPT)
+    if policy.identities is Identities.KEPT:
+        keywords |= IDENTIFYING
+    if policy.identities is Identities.KEPT or policy.dates is Dates.SHIFTED:
+        keywords |= KEPT_BY_OPTION[Option.MODIFIED_DATES]
+    if policy.patient_characteristics:
+        keywords |= KEPT_BY_OPTION[Option.PATIENT_CHARACTERISTICS]
+    if policy.device:
+        keywords |= KEPT_BY_OPTION[Option.DEVICE_IDENTITY]
+    tags = (tag_for_keyword(keyword) for keyword in keywords)
+    return frozenset(tag for tag in tags if tag is not None)
+
+
+def _kept_elements(dataset: Dataset, patient: _Patient) -> Dataset:
+    kept, tags = Dataset(), _kept_tags(patient.policy)
     for tag in dataset.keys():  # noqa: SIM118 (iterating would parse values that are not kept)
-        if tag not in _KEPT_TAGS:
+        if tag not in tags:
             continue
         element = dataset[tag]
         vr = dictionary_VR(tag)  # not the file's: it may call a name a number
         if vr == "SQ":
             if element.VR == "SQ":
-                items = [_kept_elements(item, key=key) for item in element.value]
-                kept.add(DataElement(tag, vr, Sequence(items)))
-        elif values := _kept_values(element, vr=vr, key=key):
+                kept.add(DataElement(tag, vr, _kept_items(element, patient)))
+        elif " " in vr:
+            continue  # "US or SS": of tables only, which are read as such
+        elif values := _kept_values(element, vr=vr, patient=patient):
             kept.add(DataElement(tag, vr, values if len(values) > 1 else values[0]))
+    if patient.policy.safe_private:
+        _keep_safe_private(kept, dataset)
     return kept
 
 
-def _kept_values(element: DataElement, *, vr: str, key: bytes) -> list[str | int | float]:
+def _kept_items(element: DataElement, patient: _Patient) -> Sequence:
+    if element.keyword == "VOILUTSequence":
+        tables = [_table(item) for item in element.value]
+        return Sequence([table for table in tables if table is not None])
+    return Sequence([_kept_elements(item, patient) for item in element.value])
+
+
+def _kept_values(element: DataElement, *, vr: str, patient: _Patient) -> list[_Value]:
     """What is kept of an element's values: all of them, or none, so that none changes its place."""
-    value, keyword = element.value, element.keyword
-    items = [value] if isinstance(value, str | bytes) else list(_many(value))
+    value, keyword = element.value, keyword_for_tag(element.tag)
+    items = [value] if isinstance(value, str | bytes | PersonName) else list(_many(value))
     if dictionary_VM(element.tag) == "1" and len(items) > 1:
         return []
-    if keyword in _UIDS:
-        return [replace_uid(str(value), key=key)] if items else []
     if keyword == "ImageType":
         words = [str(item).strip() for item in items]
-        return [word if word in _WORDS[keyword] or not word else "OTHER" for word in words]
-    if keyword in _WORDS:
-        words = [str(item).strip() for item in items]
-        return list(words) if _WORDS[keyword].issuperset(words) else []
-    if vr == "UI":
-        uid = UID(str(value), IGNORE)
-        return [uid] if uid.name != uid else []  # unknown ones may be anything
-    numbers = [_number(item, vr=vr) for item in items]
-    kept = [number for number in numbers if number is not None]
-    return list(kept) if len(kept) == len(numbers) else []
+        return [word if word in WORDS[keyword] or not word else "OTHER" for word in words]
+    kept = [_kept_value(item, keyword, vr=vr, patient=patient) for item in items]
+    present = [each for each in kept if each is not None]
+    return present if len(present) == len(kept) else []
+
+
+def _kept_value(item: object, keyword: str, *, vr: str, patient: _Patient) -> _Value | None:
+    if item is None or isinstance(item, bytes):
+        return None
+    text = str(item).strip()
+    if not text:
+        return None
+    if keyword in REPLACED_UIDS:
+        return kept_uid(str(item), key=patient.key, policy=patient.policy)
+    if keyword in WORDS:
+        return text if text in WORDS[keyword] else None
+    if keyword in NAMES:
+        return NAMES[keyword].get(text.casefold())
+    if keyword == "PatientOrientation":
+        return text if _DIRECTION.fullmatch(text) else None
+    if keyword in IDENTIFYING and vr != "DA":
+        return text if text.isprintable() and len(text) <= _LONGEST_TEXT else None
+    match vr:
+        case "DA":
+            return _shifted(text, days=patient.shift_days)
+        case "TM":
+            return text if _TIME.fullmatch(text) else None
+        case "DT":
+            return _shifted_datetime(text, days=patient.shift_days, keep_zone=patient.is_known)
+        case "AS":
+            return text if patient.is_known and _AGE.fullmatch(text) else _age(text)
+        case "UI":
+            uid = UID(str(item), IGNORE)
+            return uid if uid.name != uid else None  # unknown ones may be anything
+    return _number(item, vr=vr)
+
+
+def _shifted(text: str, *, days: int) -> str | None:
+    """A date (DA) moved by whole days; None for what is no date."""
+    parts = _DATE.fullmatch(text)
+    if parts is None:
+        return None
+    try:
+        moved = date(*(int(part) for part in parts.groups())) + timedelta(days=days)
+    except (ValueError, OverflowError):  # no such day, or none so long ago
+        return None
+    return f"{moved:%Y%m%d}".rjust(8, "0")  # a year below 1000 is written short
+
+
+def _shifted_datetime(text: str, *, days: int, keep_zone: bool) -> str | None:
+    """A date and time (DT) moved by whole days; its zone, which says where somebody is, goes."""
+    local = _ZONE.sub("", text)
+    moved = _shifted(local[:8], days=days)
+    if moved is None or (local[8:] and not _TIME.fullmatch(local[8:])):
+        return None
+    return moved + local[8:] + (text[len(local) :] if keep_zone else "")
+
+
+def _age(text: str) -> str | None:
+    parts = _AGE.fullmatch(text)
+    if parts is None:
+        return None
+    is_old = int(parts[1]) // _UNITS_A_YEAR[parts[2]] > OLDEST_YEARS
+    return f"{OLDEST_YEARS + 1:03d}Y" if is_old else text
+
+
+def _table(item: Dataset) -> Dataset | None:
+    """A table of a window's kind (PS3.3 C.11.2.1.1) that is as long and as deep as it says."""
+    is_little = item.original_encoding[1] is not False
+    descriptor = _words_of(item.get("LUTDescriptor"), is_little=is_little)
+    data = _words_of(item.get("LUTData"), is_little=is_little)
+    if len(descriptor) != 3 or not 8 <= descriptor[2] <= 16:
+        return None
+    if len(data) != (descriptor[0] or 2**16) or max(data) >= 2 ** descriptor[2]:
+        return None
+    table = Dataset()
+    # Signed as in the file: which it is depends on the pixels.
+    table.add_new("LUTDescriptor", "SS" if descriptor[1] < 0 else "US", descriptor)
+    table.add_new("LUTData", "US", data)
+    return table
+
+
+def _words_of(value: object, *, is_little: bool) -> list[int]:
+    """Whole numbers of sixteen bits, also where a file gives them as bytes."""
+    if isinstance(value, bytes):
+        even = value[: len(value) // 2 * 2]
+        return [int(each) for each in np.frombuffer(even, "<u2" if is_little else ">u2")]
+    numbers = [_number(item, vr="IS") for item in _many(value)]
+    whole = [number for number in numbers if isinstance(number, int)]
+    in_range = all(-(2**15) <= number < 2**16 for number in whole)
+    return whole if in_range and len(whole) == len(numbers) else []
+
+
+def _keep_safe_private(kept: Dataset, dataset: Dataset) -> None:
+    groups = {tag >> 16 for tag in dataset.keys()}  # noqa: SIM118 (as above)
+    for safe in SAFE_PRIVATE:
+        if safe.group not in groups:
+            continue
+        try:
+            element = dataset.private_block(safe.group, safe.creator)[safe.offset]
+        except KeyError:  # neither that creator, or not this of its elements
+            continue
+        value = element.value
+        items = [value] if isinstance(value, str | bytes | PersonName) else list(_many(value))
+        numbers = [_number(item, vr=safe.vr) for item in items]
+        if numbers and None not in numbers and len(numbers) <= safe.values_at_most:
+            block = kept.private_block(safe.group, safe.creator, create=True)
+            block.add_new(safe.offset, safe.vr, numbers if len(numbers) > 1 else numbers[0])
 
 
 def _many(value: object) -> Iterable[object]:

@@ -25,12 +25,13 @@ from django.db.models import Max
 from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
+from delineate.projects.privacy import Policy
 from delineate.registry.selectors import active_digest
-from delineate.studies import deidentify, encoding
+from delineate.studies import encoding
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
 from delineate.studies.models import Slice, Study, Subject, Upload
-from delineate.studies.reader import ReadFrame, Reading, reader
+from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
 from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
 
@@ -69,7 +70,7 @@ class _Gathered:
     row: Study | None
     series: dict[str, _Series] = field(default_factory=dict)
     named: set[str] = field(default_factory=set)  # the subjects that files name
-    unnamed: str = ""  # who the others are of
+    unnamed: str = ""  # who the first of the others is of
 
     @property
     def entries(self) -> list[Entry]:
@@ -108,7 +109,7 @@ class _Run:
     def __init__(self, upload: Upload) -> None:
         self._upload = upload
         self._project: Project = upload.project
-        self._key = bytes(self._project.pseudonym_key)
+        self._wanted = Wanted(key=bytes(self._project.pseudonym_key), policy=Policy())
         self._archive = Archive(
             [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
         )
@@ -151,7 +152,9 @@ class _Run:
             if entry.refusal is not None:
                 raise entry.refusal
             data = self._archive.read(entry)
-            reading = reader().read(data, key=self._key, alive=self._sign_of_life)
+            reading = reader().read(
+                data, self._wanted, unnamed=self._unnamed(entry), alive=self._sign_of_life
+            )
         except Refused as refused:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)
@@ -160,7 +163,10 @@ class _Run:
         study = studies.get(described.study_uid)
         if study is None:
             study = studies[described.study_uid] = self._study(described.study_uid)
-        self._remember_whose(entry, reading, study)
+        if described.is_named:
+            study.named.add(described.subject)
+        else:
+            study.unnamed = study.unnamed or described.subject
         series = study.series.get(described.series_uid)
         if series is None:
             is_there = study.row is not None and (
@@ -179,14 +185,9 @@ class _Run:
         row = self._project.studies.select_related("subject").filter(study_uid=uid).first()
         return _Gathered(uid, row.id if row else uuid.uuid5(self._upload.id, uid), row)
 
-    def _remember_whose(self, entry: Entry, reading: Reading, study: _Gathered) -> None:
-        if reading.described.subject is not None:
-            study.named.add(reading.described.subject)
-        elif not study.unnamed:
-            # Of who names nobody, what lies in one folder is of one patient, and else each study of
-            # its own: two patients in one would let what is learnt judge itself.
-            folder = f"folder\0{self._upload.id}\0{entry.folder or study.uid}"
-            study.unnamed = deidentify.pseudonym(folder, key=self._key)
+    def _unnamed(self, entry: Entry) -> str | None:
+        """What lies in one folder is of one patient, where a header names nobody."""
+        return f"folder\0{self._upload.id}\0{entry.folder}" if entry.folder else None
 
     def _take_image(
         self, entry: Entry, reading: Reading, study: _Gathered, series: _Series

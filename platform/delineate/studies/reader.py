@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 from pydantic import ValidationError
 
+from delineate.projects.privacy import Policy
 from delineate.studies.archive import Refused
 from delineate.studies.reading import (
     ANSWERS,
@@ -44,6 +45,14 @@ STARTS_WITHIN_S: Final = 60.0  # numpy and pydicom load slowly on a busy machine
 _TOLD_EVERY_S: Final = 0.5
 _AT_ONCE: Final = 1024**2
 _MOST_TEXT: Final = 256 * 1024**2  # of a message: an enhanced object's header has 10,000 frames
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a project wants its files: its key, and what it keeps of who a patient is."""
+
+    key: bytes
+    policy: Policy
 
 
 @dataclass(frozen=True)
@@ -84,13 +93,23 @@ class Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_busy = False
 
-    def read(self, data: bytes, *, key: bytes, alive: Callable[[], None]) -> Reading:
-        """Begin with a file; ``alive`` is called while it takes time. Raises Refused."""
+    def read(
+        self,
+        data: bytes,
+        wanted: Wanted,
+        *,
+        unnamed: str | None = None,
+        alive: Callable[[], None],
+    ) -> Reading:
+        """Begin with a file; ``alive`` is called while it takes time. Raises Refused.
+
+        ``unnamed`` is what tells apart files whose header names nobody; None: their studies.
+        """
         has_died = self._process is not None and self._process.poll() is not None
         if has_died or self._is_busy:  # with a file that was not read to its end
             self.stop()
         self._is_busy = True
-        answers = self._exchange(data, key=key, alive=alive)
+        answers = self._exchange(data, _request(data, wanted, unnamed), alive=alive)
         described = next(answers)
         assert isinstance(described, Described), "reading.py begins with it"
         return Reading(described, _without_description(answers))
@@ -107,11 +126,11 @@ class Reader:
             process.wait()
 
     def _exchange(
-        self, data: bytes, *, key: bytes, alive: Callable[[], None]
+        self, data: bytes, request: Request, *, alive: Callable[[], None]
     ) -> Iterator[Described | ReadFrame | End]:
         try:
             wire = self._wire(alive, patience_s=ANSWERS_WITHIN_S + len(data) / BYTES_PER_S)
-            wire.send(_request(data, key=key), data)
+            wire.send(request, data)
             while True:
                 answer, payload = wire.receive()
                 if isinstance(answer, Refusal):
@@ -213,9 +232,14 @@ class _Wire:
         return data
 
 
-def _request(data: bytes, *, key: bytes) -> Request:
-    memory_bytes = max(MEMORY_BYTES, MEMORY_BYTES // 2 + MEMORY_PER_BYTE * len(data))
-    return Request(key=key.hex(), memory_bytes=memory_bytes, processor_s=PROCESSOR_S)
+def _request(data: bytes, wanted: Wanted, unnamed: str | None) -> Request:
+    return Request(
+        key=wanted.key.hex(),
+        policy=wanted.policy,
+        unnamed=unnamed,
+        memory_bytes=max(MEMORY_BYTES, MEMORY_BYTES // 2 + MEMORY_PER_BYTE * len(data)),
+        processor_s=PROCESSOR_S,
+    )
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -16,12 +16,14 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydicom import Dataset
 
+from delineate.projects.privacy import Policy
 from delineate.studies import deidentify, pictures, pixels, volumes
 from delineate.studies.archive import Refused
 from delineate.studies.geometry import Placed
@@ -51,9 +53,11 @@ class _Message(BaseModel):
 
 
 class Request(_Message):
-    """A file to read, under a project's key, and what reading it may take."""
+    """A file to read, as a project wants it, and what reading it may take."""
 
     key: str  # hexadecimal
+    policy: Policy
+    unnamed: str | None  # tells apart those whose header names nobody; None: each study its own
     memory_bytes: int  # all of the process's own
     processor_s: int
 
@@ -62,7 +66,8 @@ class Described(_Message):
     """What the header tells; UIDs are ours."""
 
     kind: Literal["described"] = "described"
-    subject: str | None  # pseudonym; None where nobody is named
+    subject: str  # what the patient is called here
+    is_named: bool  # by the header
     study_uid: str
     series_uid: str
     sop_uid: str
@@ -104,22 +109,29 @@ ANSWERS: Final[TypeAdapter[Described | FrameHead | End | Refusal]] = TypeAdapter
 
 
 def read(
-    data: bytes, *, key: bytes
+    data: bytes, *, key: bytes, policy: Policy, unnamed: str | None
 ) -> Iterator[tuple[Described, None] | tuple[FrameHead, Array] | tuple[End, None]]:
     """A file's description, its frames, and its end; raises Refused at any point."""
     volume = _volume(data)
     dataset = volume.dataset
     pixels.check_kind(dataset)
-    identity = deidentify.identity_of(dataset)
+    kept_uid = partial(deidentify.kept_uid, key=key, policy=policy)
+    study_uid = kept_uid(str(dataset.StudyInstanceUID))
+    # Two patients taken for one would let what is learnt judge itself: unless it is known better,
+    # each study is somebody else's.
+    subject = deidentify.subject_name(
+        dataset, otherwise=unnamed or f"study\0{study_uid}", key=key, policy=policy
+    )
     described = Described(
-        subject=None if identity is None else deidentify.pseudonym(identity, key=key),
-        study_uid=deidentify.replace_uid(str(dataset.StudyInstanceUID), key=key),
-        series_uid=deidentify.replace_uid(str(dataset.SeriesInstanceUID), key=key),
-        sop_uid=deidentify.replace_uid(str(dataset.SOPInstanceUID), key=key),
+        subject=subject,
+        is_named=deidentify.identity_of(dataset) is not None,
+        study_uid=study_uid,
+        series_uid=kept_uid(str(dataset.SeriesInstanceUID)),
+        sop_uid=kept_uid(str(dataset.SOPInstanceUID)),
         place=volume.place,
     )
     yield described, None
-    header = deidentify.clean(dataset, key=key)
+    header = deidentify.clean(dataset, key=key, patient=subject, policy=policy)
     for frame in pixels.frames(dataset):
         if frame.number == 1:
             pixels.describe_pixels(header, frame.stored)
@@ -216,12 +228,13 @@ def main() -> None:
         request = Request.model_validate_json(requests.read(lengths.text))
         data = requests.read(lengths.payload)
         _limit(request)
-        _answer(answers, data, key=bytes.fromhex(request.key))
+        _answer(answers, data, request)
 
 
-def _answer(answers: BinaryIO, data: bytes, *, key: bytes) -> None:
+def _answer(answers: BinaryIO, data: bytes, request: Request) -> None:
+    key = bytes.fromhex(request.key)
     try:
-        for message, array in read(data, key=key):
+        for message, array in read(data, key=key, policy=request.policy, unnamed=request.unnamed):
             payload = b"" if array is None else array.data.cast("B")
             answers.writelines(packed(message, payload))
             answers.flush()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from delineate.projects.models import Project
 from delineate.studies import ingest
@@ -86,6 +88,17 @@ def written(dataset: Dataset) -> bytes:
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def reread(dataset: Dataset, syntax: UID | None = None) -> Dataset:
+    """A dataset as it is after it was written and read, in another transfer syntax if given."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = syntax or ExplicitVRLittleEndian
+    copy = deepcopy(dataset)
+    copy.file_meta = meta
+    buffer = io.BytesIO()
+    copy.save_as(buffer, enforce_file_format=False)
+    return pydicom.dcmread(io.BytesIO(buffer.getvalue()), force=True)
 
 
 def zipped(

@@ -10,6 +10,7 @@ from typing import Final
 
 import pydicom
 from pydicom import Dataset
+from pydicom.uid import UID
 
 # What the values of a header can be set to, each far from what a reader expects.
 WILD: Final = (0, 1, 2, 3, 7, 12, 16, 32, 33, 64, 255, 65535, -1)

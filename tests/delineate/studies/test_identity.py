@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import logging
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import Client
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom._dicom_dict import DicomDictionary
-from pydicom.datadict import dictionary_VR
 from pydicom.sequence import Sequence
 
+from delineate.annotation.models import Task
+from delineate.annotation.transitions import State
+from delineate.exports.build import build
+from delineate.exports.models import Export, Format
 from delineate.projects.models import Project
+from delineate.projects.privacy import Policy
+from delineate.studies import deidentify
 from delineate.studies.models import Instance, Series
-from tests.delineate.factories import browser_of, lead_of, new_model, new_project
-from tests.delineate.studies.files import fates, image, send_and_ingest, zipped
+from tests.delineate.factories import (
+    CT,
+    accept_mask,
+    browser_of,
+    label_of,
+    lead_of,
+    new_model,
+    new_project,
+)
+from tests.delineate.studies.files import fates, send_and_ingest, zipped
+from tests.delineate.studies.identities import (
+    BIRTHDAY,
+    NAME,
+    PICTURES_AND_VOLUMES,
+    UID,
+    VRS,
+    full_of_names,
+    plant,
+    planted,
+    written,
+)
+from tests.delineate.studies.identities import zipped as zipped_with_names
 
-pytestmark = pytest.mark.django_db
-
-NAME = "ZANZIBARD"
-STUDY_UID = "1.2.826.7777"
-TEXT = {"PN", "LO", "SH", "CS", "LT", "ST", "UT", "UC", "AE"}
-# Without these in order, there is no image to read.
-NEEDED = {"SpecificCharacterSet", "PhotometricInterpretation"}
+EVERYTHING = Policy(patient_characteristics=True, device=True)
 
 
 @pytest.fixture
-def project() -> Project:
+def project(db) -> Project:
     """A project of one lead, with a model: encodings are owed too."""
     new_model()
     return new_project()
@@ -43,109 +70,140 @@ def lead(project) -> Client:
 
 
 @pytest.fixture
-def everywhere(project, lead, caplog) -> list[tuple[str, str]]:
-    """All that is kept or said after an upload full of a name: (where, text in lower case)."""
-    caplog.set_level(logging.DEBUG)
+def log() -> Iterator[io.StringIO]:
+    """All that reaches the log, at its most talkative."""
+    written = io.StringIO()
+    handler, root = logging.StreamHandler(written), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield written
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+@pytest.fixture
+def everywhere(project, lead, log) -> list[tuple[str, str]]:
+    """All that is kept or said after an upload full of names: (where, text in lower case)."""
     upload = send_and_ingest(lead, project, _upload(), name=f"{NAME}.zip")
     assert fates(upload) == [
         ("stored", ""),
         ("refused", "not_dicom"),
         ("refused", "unsupported_kind"),
+        ("refused", "unsupported_kind"),
         ("refused", "decode_failed"),
         ("refused", "not_dicom"),
+        *[("stored", "")] * len(PICTURES_AND_VOLUMES),
         ("refused", "unsafe_path"),
         ("skipped", "litter"),
     ]
-    series, instance = Series.objects.get(), Instance.objects.get()
-    of_series = (
-        f"/dicomweb/{project.id}/studies/{series.study.study_uid}/series/{series.series_uid}"
-    )
-    found = [*_rows(), *_objects()]
-    for url in (
-        f"/api/projects/{project.id}/uploads",
-        f"/api/uploads/{upload.id}",
-        f"/api/projects/{project.id}/studies",
-        f"{of_series}/metadata",
-        f"{of_series}/instances/{instance.sop_instance_uid}/frames/1",
-    ):
+    found = [*_exports(project, lead), *_rows(), *_objects()]
+    for url in _addresses(project, upload_id=str(upload.id)):
         response = lead.get(url)
         assert response.status_code == 200, url
         found.append((url, response.content.decode("latin-1")))
-    found += [("log", record.getMessage()) for record in caplog.records] + [("log", caplog.text)]
+    found.append(("log", log.getvalue()))
     return [(where, text.lower()) for where, text in found]
 
 
-def test_the_name_is_nowhere(everywhere):
-    assert [where for where, text in everywhere if NAME.lower() in text] == []
-
-
-def test_the_original_uids_are_nowhere(everywhere):
-    assert [where for where, text in everywhere if STUDY_UID in text] == []
-
-
-def test_the_search_finds_what_is_there(everywhere, project):
-    """The two tests above are worth something: they look where the study's data are."""
-    series = Series.objects.get()
+def test_what_was_planted_is_nowhere(everywhere):
+    for secret in (NAME, BIRTHDAY, UID):
+        as_binary_in_json = base64.b64encode(planted(secret)).decode()[:10].lower()
+        for form in (secret.lower(), as_binary_in_json):
+            assert [where for where, text in everywhere if form in text] == [], secret
+    # Which is worth something: the study's own data are found there.
+    series = Series.objects.get(series_uid=Instance.objects.get(sop_class_uid=CT).series.series_uid)
     wheres = {where.split("/")[0] for where, text in everywhere if series.series_uid in text}
-    assert {"table studies_series", "table studies_instance"} <= wheres
+    assert {"table studies_series", "table studies_instance", "dicom_seg"} <= wheres
     assert any(where.startswith("object studies/") for where, _ in everywhere)
+    assert len(next(text for where, text in everywhere if where == "log")) > 1000
+
+
+@given(data=st.data())
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_no_text_anywhere_in_a_header_survives(data):
+    """Any attribute as any value representation at any depth, with all options on."""
+    tags = sorted(tag for tag, (vr, *_) in DicomDictionary.items() if vr != "SQ")
+    draw = data.draw
+    dataset = outer = Dataset()
+    for _ in range(draw(st.integers(0, 3))):
+        inner = Dataset()
+        keyword = draw(st.sampled_from(_KEPT_SEQUENCES))
+        setattr(dataset, keyword, Sequence([inner]))
+        dataset = inner
+    for _ in range(draw(st.integers(1, 8))):
+        before = draw(st.binary(max_size=4))
+        value = (before + planted(NAME))[:16].ljust(16)
+        plant(dataset, draw(st.sampled_from(tags)), draw(st.sampled_from(VRS)), value)
+    kept = deidentify.clean(outer, key=b"k" * 32, patient="S-1", policy=EVERYTHING)
+    text = json.dumps(kept.to_json_dict()).lower()
+    assert NAME[:8].lower() not in text
+    assert base64.b64encode(NAME.encode()).decode()[:8].lower() not in text
+
+
+_KEPT_SEQUENCES = (
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "VOILUTSequence"),
+    *("FrameContentSequence", "MREchoSequence", "PixelMeasuresSequence", "MRDiffusionSequence"),
+)
 
 
 def _upload() -> bytes:
-    unreadable = _full_of_names(series=f"{STUDY_UID}.2")
+    unreadable = full_of_names(series=f"{UID}.2")
     unreadable.PixelData = unreadable.PixelData[:20]
-    return zipped(
+    encapsulated = full_of_names(kind="1.2.840.10008.5.1.4.1.1.104.1")
+    return zipped_with_names(
         {
-            f"{NAME}/{NAME}.dcm": _written(_full_of_names(series=f"{STUDY_UID}.1")),
+            f"{NAME}/{NAME}.dcm": written(full_of_names(series=f"{UID}.1", everywhere=True)),
             f"{NAME}/notes.txt": f"{NAME} was here".encode(),
-            f"{NAME}/report.dcm": _written(_full_of_names(kind=f"1.2.3.{ord(NAME[0])}")),
-            f"{NAME}/broken.dcm": _written(unreadable),
+            f"{NAME}/report.dcm": written(full_of_names(kind=f"1.2.3.{ord(NAME[0])}")),
+            f"{NAME}/encapsulated.dcm": written(encapsulated),
+            f"{NAME}/broken.dcm": written(unreadable),
             f"{NAME}/{NAME}.zip": zipped({f"{NAME}.txt": NAME.encode()}, comment=NAME.encode()),
-            f"../{NAME}.dcm": _written(_full_of_names()),
+            **{f"{NAME}/{NAME}.{kind}": make() for kind, make in PICTURES_AND_VOLUMES.items()},
+            f"../{NAME}.dcm": written(full_of_names()),
             f"__MACOSX/{NAME}": b"",
-        },
-        comment=NAME.encode(),
+        }
     )
 
 
-def _full_of_names(*, series: str = f"{STUDY_UID}.9", kind: str | None = None) -> Dataset:
-    dataset = image(study=STUDY_UID, series=series, sop=f"{series}.1")
-    if kind is not None:
-        dataset.SOPClassUID = kind
-    for tag, (vr, _, _, _, keyword) in DicomDictionary.items():
-        if vr in TEXT and tag >= 0x00080000 and keyword not in NEEDED:
-            dataset.add_new(tag, vr, NAME)
-    for keyword in ("KVP", "EchoTime", "SliceLocation", "DimensionOrganizationUID", "StackID"):
-        # A number in name only.
-        dataset.add_new(keyword, "LO", NAME)
-        assert keyword == "StackID" or dictionary_VR(keyword) not in TEXT
-    dataset.private_block(0x0011, NAME, create=True).add_new(1, "LO", NAME)
-    dataset.OtherPatientIDsSequence = Sequence([_item()])
-    measures = _item()
-    measures.PixelSpacing = [1, 1]
-    group = _item()
-    group.PixelMeasuresSequence = Sequence([measures])
-    dataset.SharedFunctionalGroupsSequence = Sequence([group])
-    dataset.add_new((0x6000, 0x0022), "LO", NAME)
-    dataset.file_meta.ImplementationVersionName = NAME
-    dataset.file_meta.SourceApplicationEntityTitle = NAME
-    dataset.preamble = NAME.encode().ljust(128, b"\0")
-    return dataset
+def _addresses(project: Project, *, upload_id: str) -> list[str]:
+    found = [
+        f"/api/projects/{project.id}",
+        f"/api/projects/{project.id}/events",
+        f"/api/projects/{project.id}/uploads",
+        f"/api/projects/{project.id}/studies",
+        f"/api/projects/{project.id}/tasks",
+        f"/api/projects/{project.id}/exports",
+        f"/api/uploads/{upload_id}",
+    ]
+    for instance in Instance.objects.select_related("series__study"):
+        series = instance.series
+        root = f"/dicomweb/{project.id}/studies/{series.study.study_uid}/series/{series.series_uid}"
+        frame = f"{root}/instances/{instance.sop_instance_uid}/frames/1"
+        found += [f"{root}/metadata", frame]
+    return found
 
 
-def _item() -> Dataset:
-    item = Dataset()
-    item.PatientName, item.PatientID, item.Modality, item.StackID = NAME, NAME, NAME, NAME
-    item.add_new((0x0011, 0x0010), "LO", NAME)
-    return item
-
-
-def _written(dataset: Dataset) -> bytes:
-    """As a file, its preamble kept."""
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    assert buffer.getvalue().startswith(NAME.encode())
-    return buffer.getvalue()
+def _exports(project: Project, lead: Client) -> list[tuple[str, str]]:
+    """Each format of all series with a mask: its files' names and bytes, unpacked."""
+    for series in Series.objects.all():
+        mask = np.zeros((series.rows, series.columns), dtype=np.bool_)
+        mask[:2, :2] = True
+        task = Task.objects.get_or_create(series=series, defaults={"state": State.ACCEPTED})[0]
+        accept_mask(task, mask, index=0, label=label_of(project, "liver"))
+    found = []
+    for format in Format:
+        export = Export.objects.create(
+            project=project, by=lead_of(project), format=format, reviewed_only=False
+        )
+        build(export.id)
+        answer = lead.get(f"/api/exports/{export.id}/file")
+        assert answer.status_code == 200
+        with zipfile.ZipFile(io.BytesIO(answer.getvalue())) as archive:
+            for name in archive.namelist():
+                content = archive.read(name)
+                found.append((str(format), name + content.decode("latin-1")))
+    return found
 
 
 def _rows() -> list[tuple[str, str]]:

@@ -12,12 +12,13 @@ import psutil
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from delineate.projects.privacy import Policy
 from delineate.studies import reader as reader_module
 from delineate.studies.archive import Refused
-from delineate.studies.reader import Reader
+from delineate.studies.reader import Reader, Wanted
 from tests.delineate.studies.files import image, written
 
-KEY = bytes(32)
+WANTED = Wanted(key=bytes(32), policy=Policy())
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def reader():
 
 def read(reader: Reader, data: bytes, **more):
     """A file's frames and end."""
-    reading = reader.read(data, key=KEY, alive=more.get("alive", lambda: None))
+    reading = reader.read(data, WANTED, alive=more.get("alive", lambda: None))
     return [frame.pixels for frame in reading.frames()], reading.end
 
 
@@ -60,7 +61,7 @@ def test_one_process_reads_many_files(reader):
 
 def test_a_reading_that_is_given_up_does_not_disturb_the_next(reader):
     frames = np.arange(4 * 80, dtype=np.int16).reshape(4, 8, 10)
-    reading = reader.read(written(image(pixels=frames)), key=KEY, alive=lambda: None)
+    reading = reader.read(written(image(pixels=frames)), WANTED, alive=lambda: None)
     next(reading.frames())
     (pixels,), _ = read(reader, written(image(seed=7)))
     assert np.array_equal(pixels, image(seed=7).pixel_array)
@@ -87,9 +88,7 @@ def test_a_file_that_ends_its_reader_is_refused_and_the_next_is_read(reader):
     read(reader, written(image()))  # one that died between files is started anew
 
     more_than_a_pipe_holds = np.zeros((9, 400, 400), dtype=np.int16)
-    reading = reader.read(
-        written(image(pixels=more_than_a_pipe_holds)), key=KEY, alive=lambda: None
-    )
+    reading = reader.read(written(image(pixels=more_than_a_pipe_holds)), WANTED, alive=lambda: None)
     reader._process.kill()
     with pytest.raises(Refused) as refusal:
         list(reading.frames())
