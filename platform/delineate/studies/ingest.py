@@ -26,7 +26,6 @@ from pydicom import Dataset
 from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
-from delineate.projects.privacy import Policy
 from delineate.registry.selectors import active_digest
 from delineate.studies import deidentify, encoding, geometry, pictures, pixels, volumes
 from delineate.studies.archive import Archive, Entry, Refused
@@ -137,7 +136,7 @@ class _Run:
         self._upload = upload
         self._project: Project = upload.project
         self._key = bytes(self._project.pseudonym_key)
-        self._policy = Policy()
+        self._policy = self._project.privacy
         self._archive = Archive(
             [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
         )
@@ -179,19 +178,23 @@ class _Run:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)
             return None
-        identity = deidentify.identity_of(dataset)
         # Of who names nobody, what lies in one folder is of one patient, and else each study of its
         # own: two patients in one would let what is learnt judge itself.
         lies_in = entry.folder or dataset.StudyInstanceUID
         folder = f"folder\0{self._upload.id}\0{lies_in}"
         return _Scanned(
             entry=entry,
-            is_named=identity is not None,
-            subject=deidentify.pseudonym(identity or folder, key=self._key),
-            study_uid=deidentify.replace_uid(str(dataset.StudyInstanceUID), key=self._key),
-            series_uid=deidentify.replace_uid(str(dataset.SeriesInstanceUID), key=self._key),
-            sop_uid=deidentify.replace_uid(str(dataset.SOPInstanceUID), key=self._key),
+            is_named=deidentify.identity_of(dataset) is not None,
+            subject=deidentify.subject_name(
+                dataset, otherwise=folder, key=self._key, policy=self._policy
+            ),
+            study_uid=self._uid(dataset.StudyInstanceUID),
+            series_uid=self._uid(dataset.SeriesInstanceUID),
+            sop_uid=self._uid(dataset.SOPInstanceUID),
         )
+
+    def _uid(self, original: object) -> str:
+        return deidentify.kept_uid(str(original), key=self._key, policy=self._policy)
 
     def _read(self, entry: Entry) -> Volume:
         """A file as a DICOM object, whatever it was; raises Refused."""
