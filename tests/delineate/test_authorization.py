@@ -64,6 +64,7 @@ SERIES = "/dicomweb/{project_id}/studies/{study_uid}/series/{series_uid}"
 NEEDED = {
     ("GET", "/api/projects/{project_id}"): Action.VIEW,
     ("PATCH", "/api/projects/{project_id}"): Action.MANAGE,
+    ("PUT", "/api/projects/{project_id}/privacy"): Action.MANAGE,
     ("POST", "/api/projects/{project_id}/labels"): Action.MANAGE,
     ("PATCH", "/api/labels/{label_id}"): Action.MANAGE,
     ("DELETE", "/api/labels/{label_id}"): Action.MANAGE,

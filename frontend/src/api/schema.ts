@@ -304,6 +304,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/projects/{project_id}/privacy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Change Privacy
+         * @description Choose what is kept of who patients are; 409 project_has_studies.
+         */
+        put: operations["delineate_projects_api_change_privacy"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/projects/{project_id}/progress": {
         parameters: {
             query?: never;
@@ -722,6 +742,12 @@ export interface components {
             username: string;
         };
         /**
+         * Dates
+         * @description What becomes of the days on which images were made.
+         * @enum {string}
+         */
+        Dates: "removed" | "shifted";
+        /**
          * DefaultModel
          * @description Which model is to answer.
          */
@@ -877,6 +903,12 @@ export interface components {
          * @enum {string}
          */
         Format: "nifti" | "nifti_label_map" | "png" | "dicom_seg";
+        /**
+         * Identities
+         * @description Whether it is known here who a patient is.
+         * @enum {string}
+         */
+        Identities: "removed" | "kept";
         /**
          * JobState
          * @description Where a job stands.
@@ -1107,6 +1139,33 @@ export interface components {
             y: number;
         };
         /**
+         * Policy
+         * @description A project's choices. The defaults keep what no delineation can do without, and little more.
+         *
+         *     ``identities`` kept: ``dates`` is without meaning, they stay as they are.
+         */
+        Policy: {
+            /** @default shifted */
+            dates: components["schemas"]["Dates"];
+            /**
+             * Device
+             * @default false
+             */
+            device: boolean;
+            /** @default removed */
+            identities: components["schemas"]["Identities"];
+            /**
+             * Patient Characteristics
+             * @default false
+             */
+            patient_characteristics: boolean;
+            /**
+             * Safe Private
+             * @default true
+             */
+            safe_private: boolean;
+        };
+        /**
          * Progress
          * @description How a project stands.
          */
@@ -1132,6 +1191,8 @@ export interface components {
         /**
          * ProjectDetail
          * @description A project, and what the caller may do in it.
+         *
+         *     ``is_empty``: it has no studies, so that it can still be chosen whether identities are kept.
          */
         ProjectDetail: {
             /** Actions */
@@ -1141,12 +1202,15 @@ export interface components {
              * Format: uuid
              */
             id: string;
+            /** Is Empty */
+            is_empty: boolean;
             /** Labels */
             labels: components["schemas"]["LabelOut"][];
             /** Members */
             members: components["schemas"]["MemberOut"][];
             /** Name */
             name: string;
+            privacy: components["schemas"]["Policy"];
             role: components["schemas"]["Role"];
         };
         /**
@@ -1154,6 +1218,8 @@ export interface components {
          * @description A project to make.
          */
         ProjectIn: {
+            /** @default removed */
+            identities: components["schemas"]["Identities"];
             /**
              * Labels
              * @default []
@@ -2049,6 +2115,32 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ModelOut"];
+                };
+            };
+        };
+    };
+    delineate_projects_api_change_privacy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Policy"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectDetail"];
                 };
             };
         };

@@ -1,5 +1,7 @@
 /** One's projects, and making a new one. */
-import { Badge, Button, Card, Group, Loader, Modal, SimpleGrid, Stack, Text, TextInput, Title } from "@mantine/core";
+import {
+  Alert, Badge, Button, Card, Checkbox, Group, Loader, Modal, SimpleGrid, Stack, Text, TextInput, Title,
+} from "@mantine/core";
 import { IconPlus } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useState, type SyntheticEvent } from "react";
@@ -10,6 +12,7 @@ import { useAct } from "../app/useAct";
 import { usePageTitle } from "../app/usePageTitle";
 import { Empty } from "./Empty";
 import { LABEL_COLORS } from "./labelColors";
+import { KEEP_WARNING } from "./PrivacySection";
 import { counted } from "./words";
 
 export function ProjectsPage() {
@@ -52,10 +55,15 @@ function CreateDialog({ opened, onClose }: { opened: boolean; onClose: () => voi
   const navigate = useNavigate();
   const [name, setName] = useState("");
   const [labels, setLabels] = useState("");
+  const [keepsIdentities, setKeepsIdentities] = useState(false);
   const create = useAct(
     async () => {
       const names = labels.split(",").map((label) => label.trim()).filter((label) => label !== "");
-      const body = { name, labels: names.map((label, index) => ({ name: label, color: colorAt(index) })) };
+      const body = {
+        name,
+        labels: names.map((label, index) => ({ name: label, color: colorAt(index) })),
+        identities: keepsIdentities ? "kept" as const : "removed" as const,
+      };
       return dataOf(await client.POST("/api/projects", { body }));
     },
     { stale: [["projects"]], onDone: ({ id }) => void navigate(`/projects/${id}`) },
@@ -77,6 +85,12 @@ function CreateDialog({ opened, onClose }: { opened: boolean; onClose: () => voi
             placeholder="liver, spleen, left kidney"
             value={labels} onChange={(event) => setLabels(event.currentTarget.value)}
           />
+          <Checkbox
+            label="Keep patients' identities" checked={keepsIdentities}
+            description="Otherwise they are removed from everything that is uploaded."
+            onChange={(event) => setKeepsIdentities(event.currentTarget.checked)}
+          />
+          {keepsIdentities && <Alert color="red" title="Patients can be known">{KEEP_WARNING}</Alert>}
           <Group justify="flex-end">
             <Button variant="default" onClick={onClose}>Cancel</Button>
             <Button type="submit" loading={create.isPending}>Create project</Button>

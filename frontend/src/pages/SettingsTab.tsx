@@ -1,9 +1,10 @@
-/** The project's name. */
-import { Button, Group, TextInput } from "@mantine/core";
+/** The project's name, and what it keeps of its patients. */
+import { Button, Divider, Group, Stack, TextInput } from "@mantine/core";
 import { useState, type SyntheticEvent } from "react";
 import { client, dataOf } from "../api/client";
 import { showDone } from "../app/refusals";
 import { useAct } from "../app/useAct";
+import { PrivacySection } from "./PrivacySection";
 import type { Project } from "./ProjectPage";
 
 export function SettingsTab({ project }: { project: Project }) {
@@ -23,14 +24,18 @@ export function SettingsTab({ project }: { project: Project }) {
     rename.mutate(undefined);
   };
   return (
-    <form onSubmit={submit}>
-      <Group align="flex-end">
-        <TextInput
-          label="Name" required maxLength={120} w={360}
-          value={name} onChange={(event) => setName(event.currentTarget.value)}
-        />
-        <Button type="submit" loading={rename.isPending} disabled={name === project.name}>Rename</Button>
-      </Group>
-    </form>
+    <Stack gap="xl">
+      <form onSubmit={submit}>
+        <Group align="flex-end">
+          <TextInput
+            label="Name" required maxLength={120} w={360}
+            value={name} onChange={(event) => setName(event.currentTarget.value)}
+          />
+          <Button type="submit" loading={rename.isPending} disabled={name === project.name}>Rename</Button>
+        </Group>
+      </form>
+      <Divider />
+      <PrivacySection project={project} />
+    </Stack>
   );
 }

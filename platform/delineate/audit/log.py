@@ -94,6 +94,14 @@ def project_renamed(project_id: UUID, *, by: Actor | None, before: str, after: s
     _record(project_id, "project_renamed", by=by, subject=subject, before=before, after=after)
 
 
+def privacy_changed(
+    project_id: UUID, *, by: Actor | None, before: list[str], after: list[str]
+) -> None:
+    """From now on, something else is kept of who a project's patients are."""
+    subject = f"project {project_id}"
+    _record(project_id, "privacy_changed", by=by, subject=subject, before=before, after=after)
+
+
 def label_added(
     project_id: UUID, label_id: UUID, *, by: Actor | None, name: str, color: str, value: int
 ) -> None:

@@ -92,6 +92,15 @@ class Review:
 
 
 @dataclass(frozen=True)
+class Patient:
+    """Who the subject is, where a project keeps identities; empty what its images do not say."""
+
+    number: str
+    name: str
+    birth_date: str  # YYYYMMDD
+
+
+@dataclass(frozen=True)
 class Delineation:
     """A series, its slices in order along the normal, its labels by value, its accepted masks."""
 
@@ -114,6 +123,7 @@ class Delineation:
     review: Review | None
     model_names: Mapping[str, str]  # by digest
     nifti_place: NiftiPlace | None = None  # as it came, where it came as a NIfTI
+    patient: Patient | None = None  # None: nobody here knows
 
     @property
     def title(self) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
+from pydicom import Dataset
 
 from delineate.accounts.models import User
 from delineate.annotation import selectors as annotation
@@ -15,7 +16,7 @@ from delineate.annotation.models import MaskRevision, Task
 from delineate.annotation.models import Review as ReviewRow
 from delineate.annotation.transitions import State
 from delineate.errors import NotFound
-from delineate.exports.delineation import AcceptedMask, Delineation, Label, Review, Slice
+from delineate.exports.delineation import AcceptedMask, Delineation, Label, Patient, Review, Slice
 from delineate.exports.models import Export
 from delineate.projects.models import Project
 from delineate.projects.selectors import projects_of
@@ -79,6 +80,7 @@ def _delineation(
     series: Series, revisions: list[MaskRevision], review: ReviewRow | None
 ) -> Delineation:
     rows = list(series.slices.select_related("instance").order_by("index"))
+    header = header_of(series.instances.all()[0])
     return Delineation(
         study_id=series.study_id,
         study_number=series.study.number,
@@ -90,9 +92,10 @@ def _delineation(
         rows=series.rows,
         columns=series.columns,
         pixel_spacing_mm=_pixel_spacing_mm(series),
-        slice_thickness_mm=_thickness_mm(series),
+        slice_thickness_mm=_thickness_mm(series, header),
         orientation=None if series.orientation is None else tuple(series.orientation),
         nifti_place=NiftiPlace.model_validate(series.nifti_place) if series.nifti_place else None,
+        patient=_patient(header),
         frame_of_reference_uid=series.frame_of_reference_uid,
         slices=tuple(
             Slice(
@@ -152,9 +155,22 @@ def _pixel_spacing_mm(series: Series) -> tuple[float, float] | None:
     return series.row_spacing_mm, series.column_spacing_mm
 
 
-def _thickness_mm(series: Series) -> float | None:
+def _patient(header: Dataset) -> Patient | None:
+    def text(keyword: str) -> str:
+        return str(header.get(keyword, ""))
+
+    if not (text("PatientID") or text("PatientName")):
+        return None
+    return Patient(
+        number=text("PatientID"),
+        name=text("PatientName"),
+        birth_date=text("PatientBirthDate"),
+    )
+
+
+def _thickness_mm(series: Series, header: Dataset) -> float | None:
     """SliceThickness as the first image says it, else the distance between slices."""
-    thickness = header_of(series.instances.all()[0]).get("SliceThickness")
+    thickness = header.get("SliceThickness")
     return float(thickness) if thickness else series.slice_spacing_mm
 
 

@@ -17,6 +17,7 @@ from delineate.audit.models import Event
 from delineate.projects import selectors, services
 from delineate.projects.models import Label, Membership, Project, Role
 from delineate.projects.permissions import Action, actions_of, require
+from delineate.projects.privacy import Identities, Policy
 
 router = Router(tags=["projects"])
 
@@ -50,12 +51,17 @@ class ProjectSummary(Schema):
 
 
 class ProjectDetail(Schema):
-    """A project, and what the caller may do in it."""
+    """A project, and what the caller may do in it.
+
+    ``is_empty``: it has no studies, so that it can still be chosen whether identities are kept.
+    """
 
     id: UUID
     name: str
     role: Role
     actions: list[Action]
+    privacy: Policy
+    is_empty: bool
     labels: list[LabelOut]
     members: list[MemberOut]
 
@@ -96,6 +102,7 @@ class ProjectIn(Schema):
 
     name: str
     labels: list[LabelIn] = Field(default=[], max_length=services.LABELS_AT_MOST)
+    identities: Identities = Identities.REMOVED
 
 
 class ProjectChange(Schema):
@@ -148,7 +155,8 @@ def create_project(request: HttpRequest, new: ProjectIn) -> ProjectDetail:
     """Make a project and become its lead."""
     user = _user(request)
     labels = [services.NewLabel(label.name, label.color) for label in new.labels]
-    return _detail(services.create_project(new.name, labels=labels, by=user), user=user)
+    project = services.create_project(new.name, labels=labels, identities=new.identities, by=user)
+    return _detail(project, user=user)
 
 
 @router.get("/projects/{project_id}", response=ProjectDetail)
@@ -164,6 +172,14 @@ def change_project(request: HttpRequest, project_id: UUID, change: ProjectChange
     user = _user(request)
     project = selectors.project_for(user, project_id)
     return _detail(services.rename_project(project, name=change.name, by=user), user=user)
+
+
+@router.put("/projects/{project_id}/privacy", response=ProjectDetail)
+def change_privacy(request: HttpRequest, project_id: UUID, policy: Policy) -> ProjectDetail:
+    """Choose what is kept of who patients are; 409 project_has_studies."""
+    user = _user(request)
+    project = selectors.project_for(user, project_id)
+    return _detail(services.change_privacy(project, policy=policy, by=user), user=user)
 
 
 @router.post("/projects/{project_id}/labels", response=LabelOut)
@@ -245,6 +261,8 @@ def _detail(project: Project, *, user: User) -> ProjectDetail:
         name=project.name,
         role=role,
         actions=actions_of(role),
+        privacy=project.privacy,
+        is_empty=selectors.is_empty(project),
         labels=[LabelOut.model_validate(label) for label in project.labels.all()],
         members=[_member(membership) for membership in selectors.members_of(project)],
     )

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from enum import StrEnum
 
 from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
 from django.utils import timezone
 
+from delineate.projects.privacy import Dates, Identities, Policy
+
 
 def new_pseudonym_key() -> bytes:
     """A project's own secret: equal patients get equal pseudonyms only within it."""
     return secrets.token_bytes(32)
+
+
+def _choices(words: type[StrEnum]) -> list[tuple[str, str]]:
+    return [(str(word), str(word)) for word in words]
 
 
 class Role(models.TextChoices):
@@ -33,12 +40,34 @@ class Project(models.Model):
     pseudonym_key = models.BinaryField(max_length=32, default=new_pseudonym_key)
     # The highest value a label was ever given: those of removed labels are not given again.
     last_label_value = models.PositiveSmallIntegerField(default=0)
+    # privacy.Policy, a column for each choice.
+    identities = models.CharField(
+        max_length=10, choices=_choices(Identities), default=Identities.REMOVED
+    )
+    dates = models.CharField(max_length=10, choices=_choices(Dates), default=Dates.SHIFTED)
+    patient_characteristics = models.BooleanField(default=False)
+    device = models.BooleanField(default=False)
+    safe_private = models.BooleanField(default=True)
 
     class Meta:
         ordering = ["name", "id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(identities__in=list(Identities)),
+                name="projects_project_identities_known",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(dates__in=list(Dates)), name="projects_project_dates_known"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def privacy(self) -> Policy:
+        """What is kept of who its patients are."""
+        return Policy(**{name: getattr(self, name) for name in Policy.model_fields})
 
 
 class Membership(models.Model):

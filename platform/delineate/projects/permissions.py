@@ -22,7 +22,7 @@ class Action(StrEnum):
     REVIEW = "review"
     UPLOAD = "upload"
     EXPORT = "export"
-    MANAGE = "manage"  # labels, members, the project's name
+    MANAGE = "manage"  # labels, members, the project's name and privacy
     DELETE_STUDY = "delete_study"
     VIEW_AUDIT = "view_audit"
 
@@ -42,7 +42,7 @@ _IN_WORDS: Final[Mapping[Action, str]] = {
     Action.REVIEW: "review in this project",
     Action.UPLOAD: "upload to this project",
     Action.EXPORT: "export from this project",
-    Action.MANAGE: "change this project's name, labels or members",
+    Action.MANAGE: "change this project's name, privacy, labels or members",
     Action.DELETE_STUDY: "delete studies of this project",
     Action.VIEW_AUDIT: "see this project's activity",
 }

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 
 from delineate.accounts.models import User
 from delineate.errors import NotFound
+from delineate.jobs import JobState
 from delineate.projects.models import Label, Membership, Project
 
 
@@ -45,6 +46,12 @@ def projects_of(user: User | AnonymousUser) -> QuerySet[Project]:
     if not user.is_active:
         return Project.objects.none()
     return Project.objects.filter(memberships__user_id=user.pk)
+
+
+def is_empty(project: Project) -> bool:
+    """Whether there are no studies, and no upload that may be about to make some."""
+    ended = (JobState.DONE, JobState.FAILED)
+    return not (project.studies.exists() or project.uploads.exclude(state__in=ended).exists())
 
 
 def members_of(project: Project) -> QuerySet[Membership]:

@@ -15,6 +15,8 @@ from delineate.audit import log as audit
 from delineate.errors import Conflict, Invalid, NotFound
 from delineate.projects.models import Label, Membership, Project, Role
 from delineate.projects.permissions import Action, require
+from delineate.projects.privacy import Identities, Policy
+from delineate.projects.selectors import is_empty
 
 NAME_LENGTH: Final = 120
 LABEL_NAME_LENGTH: Final = 64
@@ -28,7 +30,13 @@ class NewLabel(NamedTuple):
     color: str
 
 
-def create_project(name: str, *, labels: Sequence[NewLabel] = (), by: User) -> Project:
+def create_project(
+    name: str,
+    *,
+    labels: Sequence[NewLabel] = (),
+    identities: Identities = Identities.REMOVED,
+    by: User,
+) -> Project:
     """A project with ``by`` as its lead.
 
     Raises Invalid ``name_invalid``, ``label_name_invalid`` or ``color_invalid``, Conflict
@@ -39,6 +47,8 @@ def create_project(name: str, *, labels: Sequence[NewLabel] = (), by: User) -> P
         project = Project.objects.create(name=name)
         Membership.objects.create(project=project, user=by, role=Role.LEAD)
         audit.project_created(project.id, by=by, name=name)
+        if identities is not Identities.REMOVED:
+            _set_privacy(project, project.privacy.model_copy(update={"identities": identities}), by)
         for label in labels:
             _add_label(project, label=label, by=by)
     return project
@@ -54,6 +64,24 @@ def rename_project(project: Project, *, name: str, by: User) -> Project:
         project.save(update_fields=["name"])
         audit.project_renamed(project.id, by=by, before=before, after=name)
         live.tell(project.id, "project", id=project.id)
+    return project
+
+
+def change_privacy(project: Project, *, policy: Policy, by: User) -> Project:
+    """Keep something else of who the patients of later uploads are.
+
+    Raises Conflict ``project_has_studies``: known and unknown patients are not in one project.
+    """
+    require(by, Action.MANAGE, project)
+    with transaction.atomic():
+        project = _lock(project)
+        if policy.identities is not project.privacy.identities:
+            _refuse_with_studies(
+                project, "Whether identities are kept is chosen before the first upload."
+            )
+        if policy != project.privacy:
+            _set_privacy(project, policy, by)
+            live.tell(project.id, "project", id=project.id)
     return project
 
 
@@ -166,6 +194,23 @@ def _add_label(project: Project, *, label: NewLabel, by: User) -> Label:
     added = project.labels.create(name=name, color=color, value=value)
     audit.label_added(project.id, added.id, by=by, name=name, color=color, value=value)
     return added
+
+
+def _set_privacy(project: Project, policy: Policy, by: User) -> None:
+    before = project.privacy
+    for name, value in policy:
+        setattr(project, name, value)
+    project.save(update_fields=list(Policy.model_fields))
+    audit.privacy_changed(project.id, by=by, before=_in_words(before), after=_in_words(policy))
+
+
+def _in_words(policy: Policy) -> list[str]:
+    return [f"{name}: {value}" for name, value in policy.model_dump(mode="json").items()]
+
+
+def _refuse_with_studies(project: Project, sentence: str) -> None:
+    if not is_empty(project):
+        raise Conflict(f"{sentence} Make another project.", code="project_has_studies")
 
 
 def _lock(project: Project) -> Project:

@@ -141,6 +141,19 @@ def pseudonym(identity: str, *, key: bytes) -> str:
     return f"S-{base64.b32encode(digest).decode()[:PSEUDONYM_CHARACTERS]}"
 
 
+def subject_name(dataset: Dataset, *, otherwise: str, key: bytes, policy: Policy) -> str:
+    """What a patient is called here; ``otherwise`` tells apart those whose header names nobody.
+
+    The pseudonym, or where identities are kept the patient's own number and who gave it.
+    """
+    if policy.identities is Identities.KEPT:
+        patient, issuer = _text(dataset, "PatientID"), _text(dataset, "IssuerOfPatientID")
+        name = f"{patient} ({issuer})" if issuer else patient
+        if patient and name.isprintable() and len(name) <= _LONGEST_TEXT:
+            return name
+    return pseudonym(identity_of(dataset) or otherwise, key=key)
+
+
 def _say_what_was_done(kept: Dataset, policy: Policy) -> None:
     """PS3.15 E.1.1, step 6 and following."""
     if policy.identities is Identities.KEPT:

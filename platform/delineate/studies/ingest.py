@@ -25,7 +25,6 @@ from django.db.models import Max
 from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
-from delineate.projects.privacy import Policy
 from delineate.registry.selectors import active_digest
 from delineate.studies import encoding
 from delineate.studies.archive import Archive, Entry, Refused
@@ -109,7 +108,7 @@ class _Run:
     def __init__(self, upload: Upload) -> None:
         self._upload = upload
         self._project: Project = upload.project
-        self._wanted = Wanted(key=bytes(self._project.pseudonym_key), policy=Policy())
+        self._wanted = Wanted(key=bytes(self._project.pseudonym_key), policy=self._project.privacy)
         self._archive = Archive(
             [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
         )

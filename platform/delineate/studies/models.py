@@ -21,10 +21,13 @@ SERIES_ORDER: Final = ["study", "number", "series_uid", "volume"]
 
 
 class Subject(models.Model):
-    """A patient, as far as we know one: HMAC of the identity under the project's key."""
+    """A patient, as far as we know one: HMAC of the identity under the project's key.
+
+    Where a project keeps identities, the patient's own number is in the pseudonym's place.
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="subjects")
-    pseudonym = models.CharField(max_length=32)
+    pseudonym = models.CharField(max_length=64)
 
     class Meta:
         ordering = ["pseudonym"]

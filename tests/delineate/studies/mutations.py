@@ -108,7 +108,7 @@ def _set_something(dataset: Dataset, chance: random.Random) -> None:
     elif kind == 3:
         dataset.PhotometricInterpretation = chance.choice(PHOTOMETRICS)
     elif kind == 4:
-        dataset.file_meta.TransferSyntaxUID = chance.choice(SYNTAXES)
+        dataset.file_meta.TransferSyntaxUID = UID(chance.choice(SYNTAXES))
     else:
         texts = [element for element in dataset if element.VR in TEXT_VRS]
         if texts:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import logging
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,7 +136,9 @@ def test_no_text_anywhere_in_a_header_survives(data):
         before = draw(st.binary(max_size=4))
         value = (before + planted(NAME))[:16].ljust(16)
         plant(dataset, draw(st.sampled_from(tags)), draw(st.sampled_from(VRS)), value)
-    kept = deidentify.clean(outer, key=b"k" * 32, patient="S-1", policy=EVERYTHING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ill-formed values are what this is about
+        kept = deidentify.clean(outer, key=b"k" * 32, patient="S-1", policy=EVERYTHING)
     text = json.dumps(kept.to_json_dict()).lower()
     assert NAME[:8].lower() not in text
     assert base64.b64encode(NAME.encode()).decode()[:8].lower() not in text

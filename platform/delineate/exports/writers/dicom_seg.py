@@ -30,7 +30,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import SecondaryCaptureImageStorage
 from pydicom.valuerep import DS
 
-from delineate.exports.delineation import Delineation, File, Label, Slice
+from delineate.exports.delineation import Delineation, File, Label, Patient, Slice
 
 # Far from what scanners give: viewers list delineations after the images.
 SERIES_NUMBER_OFFSET: Final = 1000
@@ -183,10 +183,13 @@ def _placed_source(delineation: Delineation, each: Slice) -> Dataset:
 
 
 def _source(delineation: Delineation, each: Slice, *, sop_class_uid: str) -> Dataset:
+    subject = delineation.subject
+    # Of a pseudonym: a family name alone, said to be one.
+    patient = delineation.patient or Patient(number=subject, name=f"{subject}^", birth_date="")
     source = _item(
-        PatientID=delineation.subject,
-        PatientName=f"{delineation.subject}^",  # a family name alone, said to be one
-        PatientBirthDate="",
+        PatientID=patient.number,
+        PatientName=patient.name,
+        PatientBirthDate=patient.birth_date,
         PatientSex="",
         AccessionNumber="",
         StudyID="",
