@@ -79,6 +79,16 @@ def exists(key: str) -> bool:
     return bool(filesystem.exists(path))
 
 
+def list_keys(prefix: str) -> list[str]:
+    """The keys of all objects under ``prefix``, which ends in a slash."""
+    assert prefix.endswith("/"), prefix
+    filesystem, path = _locate(prefix.rstrip("/"))
+    filesystem.invalidate_cache()  # others write there, too
+    root = path.removesuffix(prefix.rstrip("/"))
+    found = (each.removeprefix(root) for each in filesystem.find(path))
+    return sorted(key for key in found if not key.rpartition("/")[2].startswith(_UNFINISHED))
+
+
 def delete(key: str) -> None:
     """Remove what lies under ``key``, if anything does."""
     filesystem, path = _locate(key)

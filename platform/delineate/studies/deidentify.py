@@ -133,6 +133,10 @@ _KEPT: Final = (
         "InStackPositionNumber",
     }
 )
+# Letters and digits of what stands where a patient's number or name was.
+_PLACEHOLDERS: Final = frozenset(
+    {"anon", "anonymous", "anonymized", "anonymised", "deidentified", "unknown", "none", "noname"}
+)
 _KEPT_TAGS: Final = frozenset(tag_for_keyword(keyword) for keyword in _KEPT)
 _METHOD: Final = "Delineate allow-list 2"
 _WHOLE: Final = {"IS": (-(2**31), 2**31 - 1), "US": (0, 2**16 - 1), "UL": (0, 2**32 - 1)}
@@ -159,6 +163,22 @@ def identity_of(dataset: Dataset) -> str | None:
         return "\0".join(["id", _text(dataset, "IssuerOfPatientID"), patient])
     name = _text(dataset, "PatientName")
     return "\0".join(["name", name, _text(dataset, "PatientBirthDate")]) if name else None
+
+
+def identity_named(subject: str) -> str:
+    """Who a sender's own mapping names: the same patient as one whose PatientID that is."""
+    return "\0".join(["id", "", subject])
+
+
+def names(dataset: Dataset) -> set[str]:
+    """What a header calls its patient."""
+    return {_text(dataset, "PatientID"), _text(dataset, "PatientName")} - {""}
+
+
+def is_placeholder(dataset: Dataset) -> bool:
+    """Whether what names the patient is what anonymizers write in place of a name."""
+    said = _text(dataset, "PatientID") or _text(dataset, "PatientName")
+    return "".join(filter(str.isalnum, said)).casefold() in _PLACEHOLDERS
 
 
 def pseudonym(identity: str, *, key: bytes) -> str:

@@ -30,6 +30,7 @@ from delineate.registry.selectors import active_digest
 from delineate.studies import deidentify, encoding, geometry, pictures, pixels, volumes
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.geometry import Oddity, Placed
+from delineate.studies.mapping import Mapping, is_mapping
 from delineate.studies.models import Instance, Series, Slice, Study, Subject, Upload
 from delineate.studies.pixels import Frame, Geometry, Values
 from delineate.studies.volumes import NiftiPlace, Volume
@@ -137,8 +138,10 @@ class _Run:
         self._project: Project = upload.project
         self._key = bytes(self._project.pseudonym_key)
         self._archive = Archive(
-            [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
+            [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)],
+            names=_names_of(upload),
         )
+        self._mappings: dict[int, Mapping] = {}  # by the file's number
         self._report: dict[int, dict[str, object]] = {}
         self._decoded: set[int] = set()  # files, by number
         self._told_at = 0.0
@@ -156,14 +159,20 @@ class _Run:
         by_study: dict[str, dict[str, list[_Scanned]]] = defaultdict(lambda: defaultdict(list))
         entries = list(self._archive.entries())
         self._upload.files_total = len(entries)
+        self._read_mappings(entries)
         for entry in entries:
             if entry.is_litter:
                 self._settle(
                     entry, "skipped", "litter", "Left by an operating system; not an image."
                 )
+            elif is_mapping(entry.name):
+                continue  # settled when it has been asked about every other
             elif (scanned := self._scan(entry)) is not None:
                 by_study[scanned.study_uid][scanned.series_uid].append(scanned)
             self._sign_of_life()
+        for entry in entries:
+            if (read := self._mappings.get(entry.number)) is not None:
+                self._settle(entry, *read.verdict())
         for study_uid, by_series in by_study.items():
             self._ingest_study(study_uid, by_series)
 
@@ -173,11 +182,11 @@ class _Run:
                 raise entry.refusal
             dataset = self._read(entry).dataset
             pixels.check_kind(dataset)
+            identity = self._identity_of(dataset, entry)
         except Refused as refused:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)
             return None
-        identity = deidentify.identity_of(dataset)
         # Of who names nobody, what lies in one folder is of one patient, and else each study of its
         # own: two patients in one would let what is learnt judge itself.
         lies_in = entry.folder or dataset.StudyInstanceUID
@@ -190,6 +199,36 @@ class _Run:
             series_uid=deidentify.replace_uid(str(dataset.SeriesInstanceUID), key=self._key),
             sop_uid=deidentify.replace_uid(str(dataset.SOPInstanceUID), key=self._key),
         )
+
+    def _read_mappings(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            if not is_mapping(entry.name) or entry.is_litter:
+                continue
+            try:
+                if entry.refusal is not None:
+                    raise entry.refusal
+                self._mappings[entry.number] = Mapping(self._archive.read(entry), name=entry.name)
+            except Refused as refused:
+                self._settle(entry, "refused", refused.code, refused.message)
+
+    def _identity_of(self, dataset: Dataset, entry: Entry) -> str | None:
+        """Who the file itself names, else whom the upload's mappings name; raises Refused."""
+        own = deidentify.identity_of(dataset)
+        said = (mapping.subject_of(entry.name) for mapping in self._mappings.values())
+        mapped = {subject for subject in said if subject is not None}
+        if not mapped:
+            return own
+        if own is not None and not deidentify.is_placeholder(dataset):
+            if not deidentify.names(dataset).issuperset(mapped):
+                raise Refused(
+                    "mapping_conflict",
+                    "The file names another patient than subjects.csv does: take it out there, "
+                    "and merge the two subjects afterwards if they are one.",
+                )
+            return own
+        if len(mapped) > 1:
+            raise Refused("mapping_conflict", "Two mappings name different subjects for the file.")
+        return deidentify.identity_named(mapped.pop())
 
     def _read(self, entry: Entry) -> Volume:
         """A file as a DICOM object, whatever it was; raises Refused."""
@@ -453,6 +492,16 @@ class _Run:
 
 def _open_blob(key: str) -> BinaryIO:
     return storage.open_for_reading(key)
+
+
+def _names_of(upload: Upload) -> dict[int, str]:
+    """What the sender calls the blobs, as far as that was kept."""
+    keys = set(storage.list_keys(upload.blob_prefix))
+    return {
+        number: storage.get(upload.name_key(number)).decode(errors="replace")
+        for number in range(upload.blob_count)
+        if upload.name_key(number) in keys
+    }
 
 
 def _take_back(ready: list[_ReadySeries]) -> None:

@@ -76,6 +76,10 @@ class Upload(Job):
     def __str__(self) -> str:
         return f"upload {self.id}"
 
+    def name_key(self, number: int) -> str:
+        """Object key of what the sender calls that blob, where that matters: gone with it."""
+        return f"uploads/{self.id}/{number}.name"
+
     def blob_key(self, number: int) -> str:
         """Object key of the upload's blob ``number``, 0 … blob_count - 1."""
         return f"uploads/{self.id}/{number}"

@@ -55,6 +55,7 @@ def everywhere(project, lead, caplog) -> list[tuple[str, str]]:
         ("refused", "not_dicom"),
         ("refused", "unsafe_path"),
         ("skipped", "litter"),
+        ("refused", "mapping_malformed"),
     ]
     series, instance = Series.objects.get(), Instance.objects.get()
     of_series = (
@@ -103,6 +104,7 @@ def _upload() -> bytes:
             f"{NAME}/{NAME}.zip": zipped({f"{NAME}.txt": NAME.encode()}, comment=NAME.encode()),
             f"../{NAME}.dcm": _written(_full_of_names()),
             f"__MACOSX/{NAME}": b"",
+            "subjects.csv": f"file,subject\n*/{NAME}.dcm,{NAME}\n{NAME},\n".encode(),
         },
         comment=NAME.encode(),
     )
