@@ -22,10 +22,10 @@ from delineate.errors import Conflict, Invalid, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
+from delineate.studies import removal
 from delineate.studies.mapping import is_mapping
-from delineate.studies.models import Encoding, Slice, Study, Upload, WayIn
+from delineate.studies.models import Study, Upload, WayIn
 from delineate.studies.tasks import ingest_upload_task
-from mlworker.contract.artifacts import study_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -119,21 +119,7 @@ def delete_study(study: Study, *, by: User) -> None:
         locked = Study.objects.select_for_update().filter(id=study.id).first()
         if locked is None:
             raise NotFound("The study has been deleted already.")
-        slices = Slice.objects.filter(series__study=locked)
-        embeddings = set(
-            Encoding.objects.filter(slice__in=slices).values_list("embedding_key", flat=True)
-        )
-        counts = {"series": locked.series.count(), "slices": slices.count()}
-        locked.delete()
-        # Equal pixels elsewhere share an embedding.
-        still_used = set(
-            Encoding.objects.filter(embedding_key__in=embeddings).values_list(
-                "embedding_key", flat=True
-            )
-        )
-        audit.study_deleted(study.project_id, study.id, by=by, **counts)
-        live.tell(study.project_id, "study_deleted", id=study.id)
-        transaction.on_commit(partial(_remove_objects, study.id, embeddings - still_used))
+        transaction.on_commit(partial(removal.remove_objects, removal.remove_rows(locked, by=by)))
 
 
 def _refuse_by_size(files: Sequence[File[bytes]], size_bytes: int) -> None:
@@ -165,9 +151,3 @@ def _hurry(upload_id: uuid.UUID) -> None:
         ingest_upload_task.delay(str(upload_id))
     except (OperationalError, OSError) as error:
         logger.warning("Upload %s waits for the sweep: %s", upload_id, error)
-
-
-def _remove_objects(study_id: uuid.UUID, embedding_keys: set[str]) -> None:
-    storage.delete_prefix(study_prefix(str(study_id)))
-    for key in embedding_keys:
-        storage.delete(key)
