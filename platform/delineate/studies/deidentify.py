@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import math
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 from pydicom import Dataset
 from pydicom.config import IGNORE
@@ -23,6 +23,9 @@ from pydicom.dataelem import DataElement
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 from pydicom.valuerep import DSfloat
+
+# What is erased: a pseudonym, a study's UID (ours), the id that its objects lie under.
+Tombstoned = Literal["subject", "study", "objects"]
 
 PSEUDONYM_CHARACTERS: Final = 12  # 60 bits: no collision among any project's patients
 
@@ -185,6 +188,12 @@ def pseudonym(identity: str, *, key: bytes) -> str:
     """A patient's name here: "S-" and twelve letters and digits, keyed per project."""
     digest = hmac.new(key, b"subject" + identity.encode(errors="replace"), hashlib.sha256).digest()
     return f"S-{base64.b32encode(digest).decode()[:PSEUDONYM_CHARACTERS]}"
+
+
+def tombstone(kind: Tombstoned, name: str, *, key: bytes) -> str:
+    """What is remembered of something erased: enough to know it again, under the project's key."""
+    content = f"tombstone\0{kind}\0{name}".encode()
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
 def _kept_elements(dataset: Dataset, *, key: bytes) -> Dataset:

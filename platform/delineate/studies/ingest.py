@@ -27,7 +27,15 @@ from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
 from delineate.registry.selectors import active_digest
-from delineate.studies import deidentify, encoding, geometry, pictures, pixels, volumes
+from delineate.studies import (
+    deidentify,
+    encoding,
+    geometry,
+    pictures,
+    pixels,
+    selectors,
+    volumes,
+)
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.geometry import Oddity, Placed
 from delineate.studies.mapping import Mapping, is_mapping
@@ -240,7 +248,7 @@ class _Run:
 
     def _ingest_study(self, study_uid: str, by_series: dict[str, list[_Scanned]]) -> None:
         files = [scanned for series in by_series.values() for scanned in series]
-        named = {scanned.subject for scanned in files if scanned.is_named}
+        named = self._named_in(files)
         if len(named) > 1:
             self._refuse_all(
                 files, "study_mixed_patients", "The study's files name different patients."
@@ -249,6 +257,11 @@ class _Run:
         # A file that names nobody is taken at its study's word.
         subject = named.pop() if named else files[0].subject
         for _ in range(MAX_STARTS_OF_A_STUDY):
+            if selectors.is_erased(self._project, subject=subject, study_uid=study_uid):
+                self._refuse_all(
+                    files, "subject_erased", "Its subject was erased from the project for good."
+                )
+                return
             study = self._study_of(study_uid)
             study_id = study.id if study else uuid.uuid5(self._upload.id, study_uid)
             ready = self._store_new_series(study, study_id, by_series)
@@ -261,6 +274,11 @@ class _Run:
             files, "study_busy", "Others kept changing the study meanwhile; upload it again."
         )
 
+    def _named_in(self, files: list[_Scanned]) -> set[str]:
+        """The subjects that files name, those that were merged as one."""
+        pseudonyms = {scanned.subject for scanned in files if scanned.is_named}
+        return {selectors.surviving(self._project, pseudonym) for pseudonym in pseudonyms}
+
     def _study_of(self, study_uid: str) -> Study | None:
         return self._project.studies.select_related("subject").filter(study_uid=study_uid).first()
 
@@ -272,9 +290,7 @@ class _Run:
             known = Slice.objects.filter(series__study=study, series__series_uid=series_uid)
             if study is not None and known.exists():
                 self._compare_with_known(known, files)
-            elif study is not None and any(
-                file.is_named and file.subject != study.subject.pseudonym for file in files
-            ):
+            elif study is not None and self._named_in(files) - {study.subject.pseudonym}:
                 self._refuse_all(
                     files, "study_mixed_patients", "The study is there for another patient."
                 )
@@ -399,6 +415,8 @@ class _Run:
             study = self._project.studies.select_for_update().filter(study_uid=study_uid).first()
             if (study is not None) != was_there or (study is not None and study.id != study_id):
                 return False
+            if selectors.is_erased(self._project, subject=subject, study_uid=study_uid):
+                return False
             if study is None:
                 study = self._new_study(study_id, study_uid, subject=subject)
             elif study.series.filter(series_uid__in=[series.uid for series in ready]).exists():
@@ -427,7 +445,10 @@ class _Run:
         return Study.objects.create(
             id=study_id,
             project=self._project,
-            subject=Subject.objects.get_or_create(project=self._project, pseudonym=subject)[0],
+            # Anew: it may have been merged since.
+            subject=Subject.objects.get_or_create(
+                project=self._project, pseudonym=selectors.surviving(self._project, subject)
+            )[0],
             upload=self._upload,
             number=(last or 0) + 1,
             study_uid=study_uid,
