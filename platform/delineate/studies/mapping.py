@@ -93,12 +93,13 @@ class Mapping:
 
     def verdict(self) -> Verdict:
         """What is told of it once every file has been asked about."""
-        matched = f"Says who is on {self._matched} files."
+        files = "1 file" if self._matched == 1 else f"{self._matched} files"
+        matched = f"{NAME} says who is on {files}."
         unmatched = sorted(set(self._rows) - set(self._malformed) - self._matching)
         malformed = f"Not understood: {_in_words(self._malformed)}."
         idle = f"Of no file in the upload: {_in_words(unmatched)}."
         if self._malformed:
-            told = [malformed, matched, *([idle] if unmatched else [])]
+            told = [matched, malformed, *([idle] if unmatched else [])]
             return Verdict("refused", "mapping_malformed", " ".join(told))
         if unmatched:
             return Verdict("skipped", "mapping_unmatched", f"{matched} {idle}")

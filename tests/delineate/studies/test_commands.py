@@ -67,7 +67,7 @@ def test_a_mapping_says_who_is_on_a_folders_images(project, tmp_path, capsys):
     assert run(project, tmp_path / "set", "--subjects", subjects) == 0
 
     out = capsys.readouterr().out
-    assert "Says who is on 1 files. Of no file in the upload: row 3. [mapping_unmatched]" in out
+    assert "says who is on 1 file. Of no file in the upload: row 3. [mapping_unmatched]" in out
     expected = deidentify.pseudonym(
         deidentify.identity_named("Anna"), key=bytes(project.pseudonym_key)
     )

@@ -100,7 +100,8 @@ def test_rows_that_are_not_understood_and_rows_of_no_file_are_told_by_number():
     fate, code, message = read.verdict()
     assert (fate, code) == ("refused", "mapping_malformed")
     assert message == (
-        "Not understood: rows 3, 4, 6, 7. Says who is on 1 files. Of no file in the upload: row 8."
+        "subjects.csv says who is on 1 file. Not understood: rows 3, 4, 6, 7. "
+        "Of no file in the upload: row 8."
     )
 
 
@@ -199,7 +200,7 @@ def test_images_without_identity_get_their_subject_from_the_zip(project, lead):
         ),
     )
     assert fates(upload) == [("stored", "")] * 4 + [MAPPED]
-    assert upload.report[4]["message"] == "Says who is on 4 files."
+    assert upload.report[4]["message"] == "subjects.csv says who is on 4 files."
     assert subjects(project) == {named(project, "Anna"): 3, named(project, "Otto"): 1}
 
 
