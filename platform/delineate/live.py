@@ -24,6 +24,8 @@ What = Literal[
     "upload",  # state, files_total, files_done
     "studies",
     "study_deleted",
+    "subjects",
+    "erasure",  # state, studies_done, studies_total
     "encoding",  # study_id, series_id, prepared, total, slice_ids, failed_ids
     "task",  # state
     "revisions",

@@ -79,6 +79,31 @@ def exists(key: str) -> bool:
     return bool(filesystem.exists(path))
 
 
+def list_keys(prefix: str) -> list[str]:
+    """The keys of all objects under ``prefix``, which ends in a slash."""
+    assert prefix.endswith("/"), prefix
+    filesystem, path = _locate(prefix.rstrip("/"))
+    filesystem.invalidate_cache()  # others write there, too
+    root = path.removesuffix(prefix.rstrip("/"))
+    found = (each.removeprefix(root) for each in filesystem.find(path))
+    return sorted(key for key in found if not key.rpartition("/")[2].startswith(_UNFINISHED))
+
+
+def list_folders(prefix: str) -> list[str]:
+    """The names of the folders directly under ``prefix``, which ends in a slash."""
+    assert prefix.endswith("/"), prefix
+    filesystem, path = _locate(prefix.rstrip("/"))
+    filesystem.invalidate_cache()
+    if not filesystem.exists(path):
+        return []
+    entries = filesystem.ls(path, detail=True)
+    return sorted(
+        entry["name"].rstrip("/").rpartition("/")[2]
+        for entry in entries
+        if entry["type"] == "directory"
+    )
+
+
 def delete(key: str) -> None:
     """Remove what lies under ``key``, if anything does."""
     filesystem, path = _locate(key)

@@ -364,6 +364,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/projects/{project_id}/subjects": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Subjects
+         * @description The project's subjects.
+         */
+        get: operations["delineate_annotation_api_list_subjects"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/projects/{project_id}/tasks": {
         parameters: {
             query?: never;
@@ -491,6 +511,46 @@ export interface paths {
          * @description Delete a study with everything that was made of it.
          */
         delete: operations["delineate_studies_api_delete_study"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/subjects/{subject_id}/erase": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Erase Subject
+         * @description Erase a subject for good, with everything made of it; 422 confirmation_wrong.
+         */
+        post: operations["delineate_studies_api_erase_subject"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/subjects/{subject_id}/merge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Merge Subjects
+         * @description Make others a part of this subject, for good; 422 nothing_to_merge, subject_elsewhere.
+         */
+        post: operations["delineate_studies_api_merge_subjects"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -705,7 +765,7 @@ export interface components {
          * @description What somebody may want to do in a project.
          * @enum {string}
          */
-        Action: "view" | "annotate" | "review" | "upload" | "export" | "manage" | "delete_study" | "view_audit";
+        Action: "view" | "annotate" | "review" | "upload" | "export" | "manage" | "delete_study" | "manage_subjects" | "view_audit";
         /**
          * Box
          * @description A box in slice pixels: first column and row, last column and row + 1.
@@ -813,6 +873,30 @@ export interface components {
              */
             prompts: components["schemas"]["Prompts"];
             proposal: components["schemas"]["SealedProposal"] | null;
+        };
+        /**
+         * EraseIn
+         * @description The pseudonym of the subject in the address, typed by who wants it erased.
+         */
+        EraseIn: {
+            /** Pseudonym */
+            pseudonym: string;
+        };
+        /**
+         * ErasureOut
+         * @description An erasure and how far it has come.
+         */
+        ErasureOut: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            state: components["schemas"]["JobState"];
+            /** Studies Done */
+            studies_done: number;
+            /** Studies Total */
+            studies_total: number;
         };
         /**
          * EventOut
@@ -993,6 +1077,14 @@ export interface components {
             user_id: number;
             /** Username */
             username: string;
+        };
+        /**
+         * MergeIn
+         * @description The subjects that become a part of the one in the address.
+         */
+        MergeIn: {
+            /** Others */
+            others: number[];
         };
         /**
          * ModelDetails
@@ -1461,6 +1553,41 @@ export interface components {
             series: components["schemas"]["SeriesOut"][];
             /** Subject */
             subject: string;
+        };
+        /**
+         * SubjectOut
+         * @description A subject, the pseudonyms that were merged into it, and what is there of it.
+         *
+         *     ``erasure``: it is on its way out.
+         */
+        SubjectOut: {
+            /** Accepted Masks */
+            accepted_masks: number;
+            /** Added At */
+            added_at: string | null;
+            /** Aliases */
+            aliases: string[];
+            erasure: components["schemas"]["ErasureOut"] | null;
+            /** Id */
+            id: number;
+            /** Pseudonym */
+            pseudonym: string;
+            /** Series */
+            series: number;
+            /** Slices */
+            slices: number;
+            /** Studies */
+            studies: number;
+        };
+        /**
+         * SubjectRef
+         * @description A subject by its pseudonym.
+         */
+        SubjectRef: {
+            /** Id */
+            id: number;
+            /** Pseudonym */
+            pseudonym: string;
         };
         /**
          * TaskCounts
@@ -2189,6 +2316,28 @@ export interface operations {
             };
         };
     };
+    delineate_annotation_api_list_subjects: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SubjectOut"][];
+                };
+            };
+        };
+    };
     delineate_annotation_api_list_tasks: {
         parameters: {
             query?: never;
@@ -2385,6 +2534,58 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    delineate_studies_api_erase_subject: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subject_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EraseIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErasureOut"];
+                };
+            };
+        };
+    };
+    delineate_studies_api_merge_subjects: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subject_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MergeIn"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SubjectRef"];
+                };
             };
         };
     };

@@ -10,11 +10,13 @@ const NOT_A_MEMBER = 4404;
 
 const STALE: Readonly<Record<string, readonly string[]>> = {
   upload: ["uploads", "events"],
-  studies: ["studies", "tasks", "progress", "events"],
-  study_deleted: ["studies", "tasks", "progress", "events"],
+  studies: ["studies", "subjects", "tasks", "progress", "events"],
+  study_deleted: ["studies", "subjects", "tasks", "progress", "events"],
+  subjects: ["studies", "subjects", "tasks", "events"],
+  erasure: ["subjects", "exports", "events"],
   encoding: ["studies", "tasks", "progress"],
   task: ["tasks", "progress", "events"],
-  revisions: ["tasks", "progress", "events"],
+  revisions: ["subjects", "tasks", "progress", "events"],
   export: ["exports", "events"],
   model: ["model", "studies", "tasks", "progress"],
 };

@@ -1,7 +1,7 @@
 /** A project: its tabs, kept fresh by the server's notices. */
 import { Anchor, Badge, Breadcrumbs, Center, Group, Loader, Stack, Tabs, Text, Title } from "@mantine/core";
 import {
-  IconActivity, IconChecklist, IconDownload, IconPhoto, IconSettings, IconTags, IconUsers,
+  IconActivity, IconChecklist, IconDownload, IconPhoto, IconSettings, IconTags, IconUser, IconUsers,
 } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
@@ -17,6 +17,7 @@ import { MembersTab } from "./MembersTab";
 import { NotFoundPage } from "./NotFoundPage";
 import { SettingsTab } from "./SettingsTab";
 import { StudiesTab } from "./StudiesTab";
+import { SubjectsTab } from "./SubjectsTab";
 import { TasksTab } from "./TasksTab";
 
 export type Project = Schemas["ProjectDetail"];
@@ -31,6 +32,7 @@ interface Tab {
 
 const TABS: readonly Tab[] = [
   { name: "studies", title: "Studies", icon: <IconPhoto size={16} />, content: (project) => <StudiesTab project={project} /> },
+  { name: "subjects", title: "Subjects", icon: <IconUser size={16} />, needs: "manage_subjects", content: (project) => <SubjectsTab project={project} /> },
   { name: "tasks", title: "Tasks", icon: <IconChecklist size={16} />, content: (project) => <TasksTab project={project} /> },
   { name: "labels", title: "Labels", icon: <IconTags size={16} />, content: (project) => <LabelsTab project={project} /> },
   { name: "members", title: "Members", icon: <IconUsers size={16} />, content: (project) => <MembersTab project={project} /> },

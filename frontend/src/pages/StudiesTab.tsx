@@ -38,7 +38,7 @@ export function StudiesTab({ project }: { project: Project }) {
       {studies.data?.length === 0 && (
         <Empty title="No studies yet">
           {mayUpload
-            ? "Drop DICOM, NIfTI, NRRD or pictures, or a zip of them, into the field above. Names and dates of patients are removed on the way in."
+            ? "Drop DICOM, NIfTI, NRRD or pictures, or a zip of them, into the field above. Names and dates of patients are removed on the way in. Images that do not say who is on them take it from a subjects.csv among the files, with the columns file and subject."
             : "A project lead uploads studies; they appear here by themselves."}
         </Empty>
       )}

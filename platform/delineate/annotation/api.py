@@ -15,13 +15,19 @@ from delineate.annotation.drafts import DraftAction, DraftChanges, DraftState
 from delineate.annotation.models import Draft, MaskRevision, Operation, Review, Task
 from delineate.annotation.transitions import Move, State
 from delineate.projects.api import LabelOut
-from delineate.projects.permissions import Action, actions_of, role_in
+from delineate.projects.permissions import Action, actions_of, require, role_in
 from delineate.projects.selectors import project_for
 from delineate.registry.api import ModelOut
 from delineate.registry.models import ModelVersion
 from delineate.registry.selectors import active_digest
-from delineate.studies.models import Series, Slice
-from delineate.studies.selectors import prepared_slices, series_for
+from delineate.studies.api import ErasureOut
+from delineate.studies.models import Erasure, Series, Slice
+from delineate.studies.selectors import (
+    awaited_erasures,
+    prepared_slices,
+    series_for,
+    subjects_of,
+)
 from mlworker.contract.masks import RunLengths
 
 router = Router(tags=["tasks"])
@@ -45,6 +51,23 @@ class Progress(Schema):
     prepared_slices: int
     tasks: TaskCounts
     accepted_masks: int
+
+
+class SubjectOut(Schema):
+    """A subject, the pseudonyms that were merged into it, and what is there of it.
+
+    ``erasure``: it is on its way out.
+    """
+
+    id: int
+    pseudonym: str
+    aliases: list[str]
+    studies: int
+    series: int
+    slices: int
+    accepted_masks: int
+    added_at: datetime | None  # of its first study; null without any
+    erasure: ErasureOut | None
 
 
 class TaskSummary(Schema):
@@ -186,6 +209,30 @@ def get_progress(request: HttpRequest, project_id: UUID) -> dict[str, object]:
     """How the project stands."""
     project = project_for(_user(request), project_id)
     return selectors.progress_of(project, model_digest=active_digest(project))
+
+
+@router.get("/projects/{project_id}/subjects", response=list[SubjectOut])
+def list_subjects(request: HttpRequest, project_id: UUID) -> list[SubjectOut]:
+    """The project's subjects."""
+    user = _user(request)
+    project = project_for(user, project_id)
+    require(user, Action.MANAGE_SUBJECTS, project)
+    masks = selectors.masks_by_subject(project)
+    erasures = awaited_erasures(project)
+    return [
+        SubjectOut(
+            id=subject.id,
+            pseudonym=subject.pseudonym,
+            aliases=[alias.pseudonym for alias in subject.aliases.all()],
+            studies=vars(subject)["study_count"],  # counted by the selector
+            series=vars(subject)["series_count"],
+            slices=vars(subject)["slice_count"],
+            added_at=vars(subject)["added_at"],
+            accepted_masks=masks.get(subject.id, 0),
+            erasure=_erasure(erasures.get(subject.id)),
+        )
+        for subject in subjects_of(project)
+    ]
 
 
 @router.get("/projects/{project_id}/tasks", response=list[TaskSummary])
@@ -374,6 +421,10 @@ def _draft(draft: Draft) -> DraftOut:
         accepted_version=draft.accepted_version,
         state=DraftState.model_validate(draft.state),
     )
+
+
+def _erasure(erasure: Erasure | None) -> ErasureOut | None:
+    return None if erasure is None else ErasureOut.from_orm(erasure)
 
 
 def _user(request: HttpRequest) -> User:

@@ -140,3 +140,11 @@ def progress_of(project: Project, *, model_digest: str | None) -> dict[str, obje
         "tasks": counts,
         "accepted_masks": MaskRevision.objects.filter(task__in=tasks, number=1).count(),
     }
+
+
+def masks_by_subject(project: Project) -> dict[int, int]:
+    """How many slices and labels of each subject have an accepted mask, by its id."""
+    firsts = MaskRevision.objects.filter(task__series__study__project=project, number=1)
+    subject = "task__series__study__subject"
+    counts = firsts.order_by().values_list(subject).annotate(n=Count("id"))
+    return dict(counts.values_list(subject, "n"))

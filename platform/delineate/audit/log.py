@@ -180,6 +180,27 @@ def study_deleted(project_id: UUID, study_id: UUID, *, by: Actor | None, **count
     _record(project_id, "study_deleted", by=by, subject=f"study {study_id}", **counts)
 
 
+def subjects_merged(
+    project_id: UUID, digest: str, *, by: Actor | None, merged: list[str], studies: list[str]
+) -> None:
+    """Subjects became one; ``studies`` by their numbers.
+
+    Of subjects only keyed digests are recorded: the trail outlives their erasure.
+    """
+    subject = f"subject {digest}"
+    _record(project_id, "subjects_merged", by=by, subject=subject, merged=merged, studies=studies)
+
+
+def subject_erasure_requested(project_id: UUID, digest: str, *, by: Actor | None) -> None:
+    """A subject is to be erased; nothing of it is taken in any more."""
+    _record(project_id, "subject_erasure_requested", by=by, subject=f"subject {digest}")
+
+
+def subject_erased(project_id: UUID, digest: str, *, by: Actor | None, studies: int) -> None:
+    """Nothing is left of a subject; by the system, where a restore had brought it back."""
+    _record(project_id, "subject_erased", by=by, subject=f"subject {digest}", studies=studies)
+
+
 def mask_accepted(
     project_id: UUID, revision_id: UUID, *, by: Actor | None, **data: chain.Value
 ) -> None:

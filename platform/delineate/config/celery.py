@@ -32,6 +32,7 @@ app.conf.update(
     task_publish_retry=False,
     beat_schedule={
         "sweep-jobs": {"task": "delineate.sweep_jobs", "schedule": 5.0},
+        "honour-tombstones": {"task": "delineate.honour_tombstones", "schedule": 60.0},
         "sweep-models": {"task": "delineate.sweep_models", "schedule": 5.0},
         "sweep-exports": {"task": "delineate.sweep_exports", "schedule": 5.0},
         "open-missing-tasks": {"task": "delineate.open_missing_tasks", "schedule": 3.0},

@@ -86,6 +86,8 @@ def withdraw_outdated() -> None:
     for export in done:
         if deleted.isdisjoint(export.study_ids):
             continue
+        # Before the word: a sweep that is cut off between them does it again.
+        storage.delete_prefix(export.file_prefix)
         with transaction.atomic():
             jobs.fail(
                 export,
@@ -93,7 +95,6 @@ def withdraw_outdated() -> None:
                 message="A study in this export has been deleted; export again.",
             )
             _tell(export)
-        storage.delete_prefix(export.file_prefix)
 
 
 class _Run:

@@ -9,13 +9,15 @@ from uuid import UUID
 from django.http import HttpRequest
 from ninja import File, Router, Schema, Status
 from ninja.files import UploadedFile
+from pydantic import ConfigDict
 
 from delineate.accounts.models import User
+from delineate.jobs import JobState
 from delineate.projects.selectors import project_for
 from delineate.registry.selectors import active_digest
-from delineate.studies import selectors, services
+from delineate.studies import selectors, services, subjects
 from delineate.studies.geometry import SENTENCES, Oddity
-from delineate.studies.models import Series, Study, Upload
+from delineate.studies.models import Erasure, Series, Study, Subject, Upload
 
 router = Router(tags=["studies"])
 
@@ -110,6 +112,38 @@ class StudyOut(Schema):
         return list(study.series.all())
 
 
+class MergeIn(Schema):
+    """The subjects that become a part of the one in the address."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    others: list[int]
+
+
+class EraseIn(Schema):
+    """The pseudonym of the subject in the address, typed by who wants it erased."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pseudonym: str
+
+
+class SubjectRef(Schema):
+    """A subject by its pseudonym."""
+
+    id: int
+    pseudonym: str
+
+
+class ErasureOut(Schema):
+    """An erasure and how far it has come."""
+
+    id: UUID
+    state: JobState
+    studies_done: int
+    studies_total: int
+
+
 @router.post("/projects/{project_id}/uploads", response={201: UploadOut})
 def post_upload(
     request: HttpRequest, project_id: UUID, files: File[list[UploadedFile]]
@@ -144,6 +178,22 @@ def delete_study(request: HttpRequest, study_id: UUID) -> Status[None]:
     user = _user(request)
     services.delete_study(selectors.study_for(user, study_id), by=user)
     return Status(204, None)
+
+
+@router.post("/subjects/{subject_id}/merge", response=SubjectRef)
+def merge_subjects(request: HttpRequest, subject_id: int, chosen: MergeIn) -> Subject:
+    """Make others a part of this subject, for good; 422 nothing_to_merge, subject_elsewhere."""
+    user = _user(request)
+    into = selectors.subject_for(user, subject_id)
+    return subjects.merge(into, others=chosen.others, by=user)
+
+
+@router.post("/subjects/{subject_id}/erase", response={202: ErasureOut})
+def erase_subject(request: HttpRequest, subject_id: int, confirmed: EraseIn) -> Status[Erasure]:
+    """Erase a subject for good, with everything made of it; 422 confirmation_wrong."""
+    user = _user(request)
+    subject = selectors.subject_for(user, subject_id)
+    return Status(202, subjects.erase(subject, pseudonym=confirmed.pseudonym, by=user))
 
 
 def _user(request: HttpRequest) -> User:

@@ -12,9 +12,9 @@ import lzma
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import BinaryIO, Final, Self
@@ -53,7 +53,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of an upload. ``folder`` is a digest of its top folder's name, empty without one."""
+    """A file of an upload. ``folder`` is a digest of its top folder's name, empty without one.
+
+    ``name``: its path as its sender sees it, a zip counting as what is in it; empty where it is not
+    known. It may identify people: it is for the sender's own mapping, and never kept or told.
+    """
 
     number: int  # 1, 2, 3, … in the upload
     blob: int
@@ -61,6 +65,7 @@ class Entry:
     folder: str = ""
     refusal: Refused | None = None
     is_litter: bool = False
+    name: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,18 @@ class _Member:
     folder: str = ""
     refusal: Refused | None = None
     is_litter: bool = False
+    name: str = field(default="", repr=False)
 
 
 class Archive:
     """The files of an upload, listed once and read one at a time."""
 
-    def __init__(self, blobs: Sequence[Callable[[], BinaryIO]]) -> None:
+    def __init__(
+        self, blobs: Sequence[Callable[[], BinaryIO]], *, names: Mapping[int, str] | None = None
+    ) -> None:
+        """``names``: of blobs, as far as their sender gave them, by number."""
         self._blobs = blobs
+        self._names = names or {}
         self._zips: dict[int, zipfile.ZipFile] = {}
         self._inner: tuple[int, tuple[int, ...], zipfile.ZipFile] | None = None
         self._read_bytes = 0
@@ -106,7 +116,15 @@ class Archive:
                     refusal = Refused(
                         "too_many_files", f"The upload has more than {MAX_FILES} files."
                     )
-                yield Entry(number, blob, member.path, member.folder, refusal, member.is_litter)
+                yield Entry(
+                    number,
+                    blob,
+                    member.path,
+                    member.folder,
+                    refusal,
+                    member.is_litter,
+                    member.name,
+                )
                 if number > MAX_FILES:
                     return
 
@@ -130,7 +148,7 @@ class Archive:
         file.seek(0)
         if magic not in _ZIP_MAGIC:
             file.close()
-            yield _Member()
+            yield _Member(name=self._names.get(blob, ""))
             return
         try:
             archive = zipfile.ZipFile(file)
@@ -140,21 +158,30 @@ class Archive:
             return
         self._open.callback(file.close)
         self._zips[blob] = self._open.enter_context(archive)
-        yield from self._members_of(archive, blob, (), folder=None)
+        yield from self._members_of(
+            archive, blob, (), folder=None, around=_around(self._names.get(blob, ""))
+        )
 
     def _members_of(
-        self, archive: zipfile.ZipFile, blob: int, path: tuple[int, ...], *, folder: str | None
+        self,
+        archive: zipfile.ZipFile,
+        blob: int,
+        path: tuple[int, ...],
+        *,
+        folder: str | None,
+        around: str,
     ) -> Iterator[_Member]:
         """Depth first; what is in an inner zip belongs to the folder that the zip is in."""
         for position, info in enumerate(archive.infolist()):
             if info.is_dir():
                 continue
             here = (*path, position)
+            name = around + info.filename.replace("\\", "/")
             own = _folder(info.filename) if folder is None else folder
             refusal = _refusal(info)
             litter = info.filename.startswith(_LITTER[0]) or info.filename.endswith(_LITTER)
             if refusal is not None or litter or not info.filename.lower().endswith(".zip"):
-                yield _Member(here, own, refusal, litter)
+                yield _Member(here, own, refusal, litter, name)
                 continue
             try:
                 if len(here) >= MAX_DEPTH:
@@ -166,7 +193,8 @@ class Archive:
                 yield _Member(here, own, refused)
                 continue
             # Listed before any other is opened, which would close this one.
-            yield from list(self._members_of(inner, blob, here, folder=own))
+            members = self._members_of(inner, blob, here, folder=own, around=_around(name))
+            yield from list(members)
 
     def _zip_at(self, blob: int, path: tuple[int, ...]) -> zipfile.ZipFile:
         """The zip at a path; of inner ones the last that was asked for stays open."""
@@ -215,6 +243,12 @@ def bomb() -> Refused:
 
 def _broken_zip() -> Refused:
     return Refused("broken_zip", "The zip file is damaged and cannot be opened.")
+
+
+def _around(name: str) -> str:
+    """What the names of a zip's members begin with: the folder that the zip lies in."""
+    folder, slash, _ = name.rpartition("/")
+    return folder + slash
 
 
 def _folder(name: str) -> str:

@@ -15,6 +15,7 @@ from delineate.accounts.models import User
 from delineate.errors import Invalid, NotFound
 from delineate.jobs import JobState
 from delineate.projects.selectors import project_named
+from delineate.studies import mapping
 from delineate.studies.models import Upload, WayIn
 from delineate.studies.services import receive_upload
 
@@ -24,6 +25,9 @@ ASK_EVERY_S: Final = 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What follows `delineate import`."""
     parser.add_argument("path", type=Path, nargs="+", help="zip, DICOM file, picture or folder")
+    parser.add_argument(
+        "--subjects", type=Path, help="CSV of file and subject, for images that do not say who"
+    )
     parser.add_argument("--project", required=True, help="the project's name or id")
     parser.add_argument("--as", dest="username", required=True, help="a lead of the project")
 
@@ -33,13 +37,16 @@ def run(arguments: argparse.Namespace) -> int:
     user = User.objects.filter(username=arguments.username).first()
     if user is None:
         raise NotFound(f"There is no user {arguments.username}.", code="unknown_user")
-    files = [_OnDisk(file) for path in arguments.path for file in _files(path)]
+    files = [file for path in arguments.path for file in _files(path)]
+    if arguments.subjects is not None:
+        files.append(_OnDisk(_existing(arguments.subjects), name=mapping.NAME))
     project = project_named(arguments.project)
     upload = _follow(receive_upload(project, files=files, by=user, way_in=WayIn.COMMAND))
     print(", ".join(f"{n} {fate}" for fate, n in Counter(f["fate"] for f in upload.report).items()))
     refused = [line for line in upload.report if line["fate"] == "refused"]
-    for line in refused:
-        print(f"file {line['file']}: {line['message']} [{line['code']}]")
+    for line in upload.report:
+        if line in refused or line["code"] == "mapping_unmatched":
+            print(f"file {line['file']}: {line['message']} [{line['code']}]")
     if upload.state == JobState.FAILED:
         print(f"{upload.error_message} [{upload.error_code}]")
     return 1 if refused or upload.state == JobState.FAILED else 0
@@ -48,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 class _OnDisk(File):  # type: ignore[type-arg]  # takes no argument at run time
     """A file that is open only while it is read: a study has more files than a process may open."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(None)
+    def __init__(self, path: Path, *, name: str) -> None:
+        super().__init__(None, name)
         self._path = path
         self.size = path.stat().st_size
 
@@ -59,10 +66,22 @@ class _OnDisk(File):  # type: ignore[type-arg]  # takes no argument at run time
                 yield chunk
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.exists():
+def _files(path: Path) -> list[_OnDisk]:
+    """What is given, each by its path below it."""
+    base = path if path.is_dir() else path.parent
+    return [_OnDisk(each, name=each.relative_to(base).as_posix()) for each in _paths(path)]
+
+
+def _paths(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    return [_existing(path)]
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
         raise Invalid(f"There is nothing at {path}.", code="no_such_path")
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return path
 
 
 def _follow(upload: Upload) -> Upload:

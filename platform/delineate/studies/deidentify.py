@@ -17,11 +17,11 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from pydicom import Dataset
@@ -33,6 +33,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import DSfloat, PersonName
 
 from delineate.projects.privacy import Dates, Identities, Policy
+from delineate.studies.archive import Refused
 from delineate.studies.kept_attributes import (
     ALWAYS_KEPT,
     IDENTIFYING,
@@ -44,6 +45,9 @@ from delineate.studies.kept_attributes import (
     WORDS,
     Option,
 )
+
+# What is erased: a pseudonym, a study's UID (ours), the id that its objects lie under.
+Tombstoned = Literal["subject", "study", "objects"]
 
 PSEUDONYM_CHARACTERS: Final = 12  # 60 bits: no collision among any project's patients
 SHIFTED_AT_MOST_DAYS: Final = 3650  # into the past: no study lies in the future
@@ -65,6 +69,11 @@ _ZONE: Final = re.compile(r"[+-]\d{4}$", re.ASCII)
 _AGE: Final = re.compile(r"(\d{3})([DWMY])", re.ASCII)
 _UNITS_A_YEAR: Final = {"D": 365, "W": 52, "M": 12, "Y": 1}
 _IN_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
+
+# Letters and digits of what stands where a patient's number or name was.
+_PLACEHOLDERS: Final = frozenset(
+    {"anon", "anonymous", "anonymized", "anonymised", "deidentified", "unknown", "none", "noname"}
+)
 
 _Value = str | int | float
 
@@ -135,23 +144,66 @@ def identity_of(dataset: Dataset) -> str | None:
     return "\0".join(["name", name, _text(dataset, "PatientBirthDate")]) if name else None
 
 
+def identity_named(subject: str) -> str:
+    """Who a sender's own mapping names: the same patient as one whose PatientID that is."""
+    return "\0".join(["id", "", subject])
+
+
+def names(dataset: Dataset) -> set[str]:
+    """What a header calls its patient."""
+    return {_text(dataset, "PatientID"), _text(dataset, "PatientName")} - {""}
+
+
+def is_placeholder(dataset: Dataset) -> bool:
+    """Whether what names the patient is what anonymizers write in place of a name."""
+    said = _text(dataset, "PatientID") or _text(dataset, "PatientName")
+    return "".join(filter(str.isalnum, said)).casefold() in _PLACEHOLDERS
+
+
 def pseudonym(identity: str, *, key: bytes) -> str:
     """A patient's name here: "S-" and twelve letters and digits, keyed per project."""
     digest = hmac.new(key, b"subject" + identity.encode(errors="replace"), hashlib.sha256).digest()
     return f"S-{base64.b32encode(digest).decode()[:PSEUDONYM_CHARACTERS]}"
 
 
-def subject_name(dataset: Dataset, *, otherwise: str, key: bytes, policy: Policy) -> str:
-    """What a patient is called here; ``otherwise`` tells apart those whose header names nobody.
+def tombstone(kind: Tombstoned, name: str, *, key: bytes) -> str:
+    """What is remembered of something erased: enough to know it again, under the project's key."""
+    content = f"tombstone\0{kind}\0{name}".encode()
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
+
+
+def whose(dataset: Dataset, *, mapped: Collection[str]) -> str | None:
+    """Who a file itself names, else whom the upload's mappings name; None: nobody does.
+
+    Raises Refused ``mapping_conflict``.
+    """
+    own = identity_of(dataset)
+    if not mapped:
+        return own
+    if own is not None and not is_placeholder(dataset):
+        if not names(dataset).issuperset(mapped):
+            raise Refused(
+                "mapping_conflict",
+                "The file names another patient than subjects.csv does: take it out there, "
+                "and merge the two subjects afterwards if they are one.",
+            )
+        return own
+    if len(mapped) > 1:
+        raise Refused("mapping_conflict", "Two mappings name different subjects for the file.")
+    return identity_named(next(iter(mapped)))
+
+
+def subject_name(dataset: Dataset, identity: str, *, key: bytes, policy: Policy) -> str:
+    """What the patient of an identity is called here.
 
     The pseudonym, or where identities are kept the patient's own number and who gave it.
     """
-    if policy.identities is Identities.KEPT:
+    if policy.identities is Identities.KEPT and identity == identity_of(dataset):
         patient, issuer = _text(dataset, "PatientID"), _text(dataset, "IssuerOfPatientID")
         name = f"{patient} ({issuer})" if issuer else patient
         if patient and name.isprintable() and len(name) <= _LONGEST_TEXT:
             return name
-    return pseudonym(identity_of(dataset) or otherwise, key=key)
+    return pseudonym(identity, key=key)
 
 
 def _say_what_was_done(kept: Dataset, policy: Policy) -> None:

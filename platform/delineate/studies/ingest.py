@@ -26,11 +26,13 @@ from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects.models import Project
 from delineate.registry.selectors import active_digest
-from delineate.studies import encoding
+from delineate.studies import encoding, selectors
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
+from delineate.studies.mapping import Mapping, is_mapping
 from delineate.studies.models import Slice, Study, Subject, Upload
 from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
+from delineate.studies.reading import Whose
 from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
 
@@ -77,6 +79,11 @@ class _Gathered:
         entries = [entry for series in self.series.values() for entry in series.entries]
         return sorted(entries, key=lambda entry: entry.number)
 
+    @property
+    def subject(self) -> str:
+        """A file that names nobody is taken at its study's word."""
+        return next(iter(self.named), self.unnamed)
+
     def take_back(self) -> None:
         """Remove the pixels of what does not go in."""
         for series in self.series.values():
@@ -110,8 +117,10 @@ class _Run:
         self._project: Project = upload.project
         self._wanted = Wanted(key=bytes(self._project.pseudonym_key), policy=self._project.privacy)
         self._archive = Archive(
-            [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
+            [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)],
+            names=_names_of(upload),
         )
+        self._mappings: dict[int, Mapping] = {}  # by the file's number
         self._report: dict[int, dict[str, object]] = {}
         self._read: set[int] = set()  # files, by number
         # Slices of an attempt before this one, by the first of each image.
@@ -130,8 +139,24 @@ class _Run:
     def _ingest_all(self) -> None:
         entries = list(self._archive.entries())
         self._upload.files_total = len(entries)
-        for study in self._gather(entries).values():
+        self._read_mappings(entries)
+        studies = self._gather(entries)
+        for entry in entries:
+            if (read := self._mappings.get(entry.number)) is not None:
+                self._settle(entry, *read.verdict())  # asked about every file by now
+        for study in studies.values():
             self._ingest_study(study)
+
+    def _read_mappings(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            if not is_mapping(entry.name) or entry.is_litter:
+                continue
+            try:
+                if entry.refusal is not None:
+                    raise entry.refusal
+                self._mappings[entry.number] = Mapping(self._archive.read(entry), name=entry.name)
+            except Refused as refused:
+                self._settle(entry, "refused", refused.code, refused.message)
 
     def _gather(self, entries: Iterable[Entry]) -> dict[str, _Gathered]:
         """Read files and store their frames, by study."""
@@ -141,7 +166,7 @@ class _Run:
                 self._settle(
                     entry, "skipped", "litter", "Left by an operating system; not an image."
                 )
-            else:
+            elif not is_mapping(entry.name):
                 self._take(entry, studies)
             self._sign_of_life()
         return studies
@@ -151,9 +176,8 @@ class _Run:
             if entry.refusal is not None:
                 raise entry.refusal
             data = self._archive.read(entry)
-            reading = reader().read(
-                data, self._wanted, unnamed=self._unnamed(entry), alive=self._sign_of_life
-            )
+            whose = self._whose(entry)
+            reading = reader().read(data, self._wanted, whose=whose, alive=self._sign_of_life)
         except Refused as refused:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)
@@ -163,7 +187,7 @@ class _Run:
         if study is None:
             study = studies[described.study_uid] = self._study(described.study_uid)
         if described.is_named:
-            study.named.add(described.subject)
+            study.named.add(selectors.surviving(self._project, described.subject))
         else:
             study.unnamed = study.unnamed or described.subject
         series = study.series.get(described.series_uid)
@@ -184,9 +208,14 @@ class _Run:
         row = self._project.studies.select_related("subject").filter(study_uid=uid).first()
         return _Gathered(uid, row.id if row else uuid.uuid5(self._upload.id, uid), row)
 
-    def _unnamed(self, entry: Entry) -> str | None:
-        """What lies in one folder is of one patient, where a header names nobody."""
-        return f"folder\0{self._upload.id}\0{entry.folder}" if entry.folder else None
+    def _whose(self, entry: Entry) -> Whose:
+        """What the upload says of a file's patient; raises Refused ``mapping_conflict``."""
+        said = [mapping.subject_of(entry.name) for mapping in self._mappings.values()]
+        # Of who names nobody, what lies in one folder is of one patient.
+        folder = f"folder\0{self._upload.id}\0{entry.folder}" if entry.folder else None
+        return Whose(
+            mapped=frozenset(subject for subject in said if subject is not None), unnamed=folder
+        )
 
     def _take_image(
         self, entry: Entry, reading: Reading, study: _Gathered, series: _Series
@@ -261,6 +290,10 @@ class _Run:
                 self._refuse_all(
                     study, "study_mixed_patients", "The study's files name different patients."
                 )
+            if self._is_erased(study):
+                self._refuse_all(
+                    study, "subject_erased", "Its subject was erased from the project for good."
+                )
             if self._commit(study):
                 break
             study.take_back()
@@ -273,6 +306,9 @@ class _Run:
             storage.delete_unfinished(
                 study_prefix(str(study.id)), older_than_s=jobs.SILENT_AFTER.total_seconds()
             )
+
+    def _is_erased(self, study: _Gathered) -> bool:
+        return selectors.is_erased(self._project, subject=study.subject, study_uid=study.uid)
 
     def _refuse_incomplete(self, study: _Gathered) -> None:
         for series in study.series.values():
@@ -298,6 +334,8 @@ class _Run:
                 self._refuse_all(
                     study, "study_mixed_patients", "The study is there for another patient."
                 )
+            if self._is_erased(study) and any(s.instances for s in study.series.values()):
+                return False
             joining = {uid: series for uid, series in study.series.items() if series.instances}
             if not joining:
                 return True
@@ -335,13 +373,13 @@ class _Run:
             )
 
     def _new_study(self, study: _Gathered) -> Study:
-        # A file that names nobody is taken at its study's word.
-        subject = next(iter(study.named), study.unnamed)
+        # Anew: it may have been merged since.
+        pseudonym = selectors.surviving(self._project, study.subject)
         last = self._project.studies.aggregate(last=Max("number"))["last"]
         return Study.objects.create(
             id=study.id,
             project=self._project,
-            subject=Subject.objects.get_or_create(project=self._project, pseudonym=subject)[0],
+            subject=Subject.objects.get_or_create(project=self._project, pseudonym=pseudonym)[0],
             upload=self._upload,
             number=(last or 0) + 1,
             study_uid=study.uid,
@@ -399,6 +437,16 @@ class _Run:
 
 def _open_blob(key: str) -> BinaryIO:
     return storage.open_for_reading(key)
+
+
+def _names_of(upload: Upload) -> dict[int, str]:
+    """What the sender calls the blobs, as far as that was kept."""
+    keys = set(storage.list_keys(upload.blob_prefix))
+    return {
+        number: storage.get(upload.name_key(number)).decode(errors="replace")
+        for number in range(upload.blob_count)
+        if upload.name_key(number) in keys
+    }
 
 
 def _is_of_another(study: _Gathered, found: Study | None) -> bool:

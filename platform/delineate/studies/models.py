@@ -41,6 +41,64 @@ class Subject(models.Model):
         return self.pseudonym
 
 
+class SubjectAlias(models.Model):
+    """Another pseudonym of a subject: one that was merged into it, whose data still come in so."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="subject_aliases")
+    pseudonym = models.CharField(max_length=32)
+    subject = models.ForeignKey(Subject, on_delete=models.CASCADE, related_name="aliases")
+
+    class Meta:
+        ordering = ["pseudonym"]
+        verbose_name_plural = "subject aliases"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "pseudonym"], name="studies_alias_pseudonym_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.pseudonym
+
+
+class Erasure(Job):
+    """The erasure of a subject, and then its tombstone: what is remembered so that it stays away.
+
+    ``digests`` are keyed (deidentify.tombstone) and the only memory of who it was: of its
+    pseudonyms, of its studies' UIDs and of the ids that its pixels lay under. The same lie under
+    ``key`` in the object store, outside the database, whose backups do not know of them.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="erasures")
+    # Null: the system, of what a restore has brought back.
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="erasures"
+    )
+    digest = models.CharField(max_length=64)  # of the subject's pseudonym: its name here
+    digests = ArrayField(models.CharField(max_length=64))
+    # Keys and prefixes of objects whose rows are gone; emptied when nobody can write there.
+    owed = ArrayField(models.CharField(max_length=200), default=list)
+    studies_total = models.PositiveIntegerField(default=0)
+    studies_done = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "digest"], name="studies_erasure_once_per_subject"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"erasure {self.id}"
+
+    @property
+    def key(self) -> str:
+        """Object key of the tombstone."""
+        return f"tombstones/{self.project_id}/{self.digest}"
+
+
 class WayIn(models.TextChoices):
     """How an upload came."""
 
@@ -78,6 +136,10 @@ class Upload(Job):
 
     def __str__(self) -> str:
         return f"upload {self.id}"
+
+    def name_key(self, number: int) -> str:
+        """Object key of what the sender calls that blob, where that matters: gone with it."""
+        return f"uploads/{self.id}/{number}.name"
 
     def blob_key(self, number: int) -> str:
         """Object key of the upload's blob ``number``, 0 … blob_count - 1."""

@@ -31,10 +31,12 @@ from delineate.studies.reading import (
     Head,
     Refusal,
     Request,
+    Whose,
     packed,
 )
 from mlworker.contract.artifacts import Array
 
+NOTHING_SAID: Final = Whose()
 ANSWERS_WITHIN_S: Final = 10.0  # each: the description, every frame
 BYTES_PER_S: Final = 20 * 1024**2  # of a large file, in addition
 PROCESSOR_S: Final = 600  # for a reader whose other end has died; patience ends before
@@ -98,18 +100,15 @@ class Reader:
         data: bytes,
         wanted: Wanted,
         *,
-        unnamed: str | None = None,
+        whose: Whose = NOTHING_SAID,
         alive: Callable[[], None],
     ) -> Reading:
-        """Begin with a file; ``alive`` is called while it takes time. Raises Refused.
-
-        ``unnamed`` is what tells apart files whose header names nobody; None: their studies.
-        """
+        """Begin with a file; ``alive`` is called while it takes time. Raises Refused."""
         has_died = self._process is not None and self._process.poll() is not None
         if has_died or self._is_busy:  # with a file that was not read to its end
             self.stop()
         self._is_busy = True
-        answers = self._exchange(data, _request(data, wanted, unnamed), alive=alive)
+        answers = self._exchange(data, _request(data, wanted, whose), alive=alive)
         described = next(answers)
         assert isinstance(described, Described), "reading.py begins with it"
         return Reading(described, _without_description(answers))
@@ -232,11 +231,11 @@ class _Wire:
         return data
 
 
-def _request(data: bytes, wanted: Wanted, unnamed: str | None) -> Request:
+def _request(data: bytes, wanted: Wanted, whose: Whose) -> Request:
     return Request(
         key=wanted.key.hex(),
         policy=wanted.policy,
-        unnamed=unnamed,
+        whose=whose,
         memory_bytes=max(MEMORY_BYTES, MEMORY_BYTES // 2 + MEMORY_PER_BYTE * len(data)),
         processor_s=PROCESSOR_S,
     )

@@ -52,12 +52,20 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Whose(_Message):
+    """What an upload says of who is on a file."""
+
+    mapped: frozenset[str] = frozenset()  # the subjects that its mappings name for it
+    # Tells apart files that name nobody; None: each study is somebody else's.
+    unnamed: str | None = None
+
+
 class Request(_Message):
     """A file to read, as a project wants it, and what reading it may take."""
 
     key: str  # hexadecimal
     policy: Policy
-    unnamed: str | None  # tells apart those whose header names nobody; None: each study its own
+    whose: Whose
     memory_bytes: int  # all of the process's own
     processor_s: int
 
@@ -67,7 +75,7 @@ class Described(_Message):
 
     kind: Literal["described"] = "described"
     subject: str  # what the patient is called here
-    is_named: bool  # by the header
+    is_named: bool  # by the header, or a mapping
     study_uid: str
     series_uid: str
     sop_uid: str
@@ -109,7 +117,7 @@ ANSWERS: Final[TypeAdapter[Described | FrameHead | End | Refusal]] = TypeAdapter
 
 
 def read(
-    data: bytes, *, key: bytes, policy: Policy, unnamed: str | None
+    data: bytes, *, key: bytes, policy: Policy, whose: Whose
 ) -> Iterator[tuple[Described, None] | tuple[FrameHead, Array] | tuple[End, None]]:
     """A file's description, its frames, and its end; raises Refused at any point."""
     volume = _volume(data)
@@ -117,14 +125,13 @@ def read(
     pixels.check_kind(dataset)
     kept_uid = partial(deidentify.kept_uid, key=key, policy=policy)
     study_uid = kept_uid(str(dataset.StudyInstanceUID))
-    # Two patients taken for one would let what is learnt judge itself: unless it is known better,
-    # each study is somebody else's.
-    subject = deidentify.subject_name(
-        dataset, otherwise=unnamed or f"study\0{study_uid}", key=key, policy=policy
-    )
+    named = deidentify.whose(dataset, mapped=whose.mapped)
+    # Two patients taken for one would let what is learnt judge itself.
+    identity = named or whose.unnamed or f"study\0{study_uid}"
+    subject = deidentify.subject_name(dataset, identity, key=key, policy=policy)
     described = Described(
         subject=subject,
-        is_named=deidentify.identity_of(dataset) is not None,
+        is_named=named is not None,
         study_uid=study_uid,
         series_uid=kept_uid(str(dataset.SeriesInstanceUID)),
         sop_uid=kept_uid(str(dataset.SOPInstanceUID)),
@@ -234,7 +241,7 @@ def main() -> None:
 def _answer(answers: BinaryIO, data: bytes, request: Request) -> None:
     key = bytes.fromhex(request.key)
     try:
-        for message, array in read(data, key=key, policy=request.policy, unnamed=request.unnamed):
+        for message, array in read(data, key=key, policy=request.policy, whose=request.whose):
             payload = b"" if array is None else array.data.cast("B")
             answers.writelines(packed(message, payload))
             answers.flush()

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Count, Min, Prefetch, Q, QuerySet
 from pydicom import Dataset
 
 from delineate.accounts.models import User
@@ -14,13 +14,16 @@ from delineate.errors import NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.selectors import projects_of
+from delineate.studies import deidentify
 from delineate.studies.models import (
     SERIES_ORDER,
     Encoding,
+    Erasure,
     Instance,
     Series,
     Slice,
     Study,
+    Subject,
     Upload,
 )
 from mlworker.contract.messages import SliceImage, Window
@@ -52,6 +55,48 @@ def series_for(user: Reader, series_id: UUID) -> Series:
     return series
 
 
+def subject_for(user: Reader, subject_id: int) -> Subject:
+    """The subject, for members of its project; NotFound for everybody else."""
+    subject = (
+        Subject.objects.filter(id=subject_id, project__in=projects_of(user))
+        .select_related("project")
+        .first()
+    )
+    if subject is None:
+        raise NotFound("There is no such subject, or you are not a member of its project.")
+    return subject
+
+
+def subjects_of(project: Project) -> QuerySet[Subject]:
+    """A project's subjects, each with ``study_count``, ``series_count``, ``slice_count`` and
+    ``added_at``.
+    """
+    return project.subjects.prefetch_related("aliases").annotate(
+        study_count=Count("studies", distinct=True),
+        series_count=Count("studies__series", distinct=True),
+        slice_count=Count("studies__series__slices", distinct=True),
+        added_at=Min("studies__created_at"),
+    )
+
+
+def awaited_erasures(project: Project) -> dict[int, Erasure]:
+    """The erasures that have not come to their good end, by the id of a subject that awaits one."""
+    awaited = list(project.erasures.exclude(state=JobState.DONE))
+    if not awaited:
+        return {}
+    key = bytes(project.pseudonym_key)
+    digests = {
+        deidentify.tombstone("subject", subject.pseudonym, key=key): subject.id
+        for subject in project.subjects.all()
+    }
+    return {
+        digests[digest]: erasure
+        for erasure in awaited
+        for digest in erasure.digests
+        if digest in digests
+    }
+
+
 def upload_for(user: Reader, upload_id: UUID) -> Upload:
     """The upload, for members of its project; NotFound for everybody else."""
     upload = (
@@ -62,6 +107,22 @@ def upload_for(user: Reader, upload_id: UUID) -> Upload:
     if upload is None:
         raise NotFound("There is no such upload, or you are not a member of its project.")
     return upload
+
+
+def surviving(project: Project, pseudonym: str) -> str:
+    """The pseudonym of the subject that this one was merged into, or itself."""
+    alias = project.subject_aliases.filter(pseudonym=pseudonym).select_related("subject").first()
+    return pseudonym if alias is None else alias.subject.pseudonym
+
+
+def is_erased(project: Project, *, subject: str, study_uid: str) -> bool:
+    """Whether a pseudonym's subject, or a study, was erased from the project."""
+    key = bytes(project.pseudonym_key)
+    digests = [
+        deidentify.tombstone("subject", subject, key=key),
+        deidentify.tombstone("study", study_uid, key=key),
+    ]
+    return project.erasures.filter(digests__overlap=digests).exists()
 
 
 def studies_of(project: Project, *, model_digest: str | None) -> QuerySet[Study]:

@@ -22,9 +22,10 @@ from delineate.errors import Conflict, Invalid, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
-from delineate.studies.models import Encoding, Slice, Study, Upload, WayIn
+from delineate.studies import removal
+from delineate.studies.mapping import is_mapping
+from delineate.studies.models import Study, Upload, WayIn
 from delineate.studies.tasks import ingest_upload_task
-from mlworker.contract.artifacts import study_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,10 @@ def receive_upload(
     try:
         # Before the row: what is acknowledged must be there. A row that is never made leaves
         # bytes nobody refers to, which is the lesser evil.
+        names_matter = any(is_mapping(file.name or "") for file in files)
         for number, file in enumerate(files):
+            if names_matter and file.name:
+                storage.put(upload.name_key(number), file.name.encode(errors="replace"))
             storage.put_chunks(upload.blob_key(number), iter(file.chunks(CHUNK_BYTES)))
         with transaction.atomic():
             upload.save(force_insert=True)
@@ -71,18 +75,22 @@ def begin_upload(project: Project, *, by: User, way_in: WayIn) -> Upload:
     return Upload.objects.create(project=project, by=by, way_in=way_in, state=JobState.ARRIVING)
 
 
-def add_blob(upload: Upload, chunks: Iterator[bytes]) -> int:
+def add_blob(upload: Upload, chunks: Iterator[bytes], *, name: str = "") -> int:
     """Keep one more file durably; its number. Whoever is told of it may forget the file.
 
-    Raises Conflict ``upload_ended``.
+    ``name``: its path as its sender sees it, for a mapping that may come with it. Raises Conflict
+    ``upload_ended``.
     """
     number = upload.blob_count
+    if name:
+        storage.put(upload.name_key(number), name.encode(errors="replace"))
     size = storage.put_chunks(upload.blob_key(number), chunks)
     arriving = Upload.objects.filter(id=upload.id, state=JobState.ARRIVING)
     if not arriving.update(
         blob_count=number + 1, size_bytes=F("size_bytes") + size, heartbeat_at=timezone.now()
     ):
         storage.delete(upload.blob_key(number))
+        storage.delete(upload.name_key(number))
         raise Conflict("The upload has ended already.", code="upload_ended")
     upload.blob_count = number + 1
     upload.size_bytes += size
@@ -111,21 +119,7 @@ def delete_study(study: Study, *, by: User) -> None:
         locked = Study.objects.select_for_update().filter(id=study.id).first()
         if locked is None:
             raise NotFound("The study has been deleted already.")
-        slices = Slice.objects.filter(series__study=locked)
-        embeddings = set(
-            Encoding.objects.filter(slice__in=slices).values_list("embedding_key", flat=True)
-        )
-        counts = {"series": locked.series.count(), "slices": slices.count()}
-        locked.delete()
-        # Equal pixels elsewhere share an embedding.
-        still_used = set(
-            Encoding.objects.filter(embedding_key__in=embeddings).values_list(
-                "embedding_key", flat=True
-            )
-        )
-        audit.study_deleted(study.project_id, study.id, by=by, **counts)
-        live.tell(study.project_id, "study_deleted", id=study.id)
-        transaction.on_commit(partial(_remove_objects, study.id, embeddings - still_used))
+        transaction.on_commit(partial(removal.remove_objects, removal.remove_rows(locked, by=by)))
 
 
 def _refuse_by_size(files: Sequence[File[bytes]], size_bytes: int) -> None:
@@ -157,9 +151,3 @@ def _hurry(upload_id: uuid.UUID) -> None:
         ingest_upload_task.delay(str(upload_id))
     except (OperationalError, OSError) as error:
         logger.warning("Upload %s waits for the sweep: %s", upload_id, error)
-
-
-def _remove_objects(study_id: uuid.UUID, embedding_keys: set[str]) -> None:
-    storage.delete_prefix(study_prefix(str(study_id)))
-    for key in embedding_keys:
-        storage.delete(key)

@@ -9,20 +9,27 @@ from celery import shared_task
 from pydantic import ValidationError
 
 from delineate import jobs
-from delineate.studies import encoding, ingest
-from delineate.studies.models import Upload
+from delineate.studies import encoding, erasure, ingest
+from delineate.studies.models import Erasure, Upload
 from mlworker.contract.messages import EVENT_TASK, event_adapter
 
 logger = logging.getLogger(__name__)
 
 # One file is at most 1 GiB and an upload 20,000 files; a job that outlives this is taken over.
 INGEST_TAKES_AT_MOST_S = 3600
+ERASURE_TAKES_AT_MOST_S = 3600
 
 
 @shared_task(name="delineate.ingest_upload", time_limit=INGEST_TAKES_AT_MOST_S)  # type: ignore[untyped-decorator]
 def ingest_upload_task(upload_id: str) -> None:
     """Ingest an upload; safe to run twice."""
     ingest.ingest(UUID(upload_id))
+
+
+@shared_task(name="delineate.erase_subject", time_limit=ERASURE_TAKES_AT_MOST_S)  # type: ignore[untyped-decorator]
+def erase_subject_task(erasure_id: str) -> None:
+    """Erase a subject; safe to run twice."""
+    erasure.erase(UUID(erasure_id))
 
 
 @shared_task(name=EVENT_TASK, time_limit=60)  # type: ignore[untyped-decorator]
@@ -41,4 +48,13 @@ def sweep_jobs_task() -> None:
     """Send again what is owed and has been silent."""
     for upload in jobs.release_after_silence(Upload):
         ingest_upload_task.delay(str(upload.id))
+    for owed in jobs.release_after_silence(Erasure):
+        erase_subject_task.delay(str(owed.id))
     encoding.sweep()
+
+
+@shared_task(name="delineate.honour_tombstones", time_limit=600)  # type: ignore[untyped-decorator]
+def honour_tombstones_task() -> None:
+    """Erase again what a restore has brought back."""
+    for owed in erasure.honour():
+        erase_subject_task.delay(str(owed.id))

@@ -45,6 +45,21 @@ def test_folders_are_told_apart_and_not_named():
     assert "anna" not in one.folder
 
 
+def test_a_name_is_what_the_sender_sees_and_is_not_shown():
+    inner = _zip({"b.png": b"2"})
+    zipped = _zip({"anna/a.png": b"1", "anna\\more.zip": inner, "otto.zip": inner})
+    with _open(zipped, b"3", b"4", names={0: "set/scans.zip", 1: "set/c.png"}) as opened:
+        entries = list(opened.entries())
+    assert [entry.name for entry in entries] == [
+        "set/anna/a.png",
+        "set/anna/b.png",
+        "set/b.png",
+        "set/c.png",
+        "",
+    ]
+    assert "anna" not in repr(entries)
+
+
 @pytest.mark.parametrize("name", ["__MACOSX/x", ".DS_Store", "a/Thumbs.db", "a/desktop.ini"])
 def test_litter_is_told(name):
     (entry,) = _open(_zip({name: b"x"})).entries()
@@ -188,8 +203,8 @@ def test_a_member_whose_name_is_not_text_is_refused():
     assert _reads(bytes(data)) == ["broken_zip"]
 
 
-def _open(*blobs: bytes) -> Archive:
-    return Archive([_opener(blob) for blob in blobs])
+def _open(*blobs: bytes, names: dict[int, str] | None = None) -> Archive:
+    return Archive([_opener(blob) for blob in blobs], names=names)
 
 
 def _opener(blob: bytes) -> Callable[[], io.BytesIO]:

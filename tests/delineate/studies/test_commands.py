@@ -11,8 +11,8 @@ import pytest
 from delineate.config.celery import app
 from delineate.errors import Invalid, NotAllowed, NotFound
 from delineate.projects.models import Role
-from delineate.studies import commands
-from delineate.studies.models import Slice, Upload
+from delineate.studies import commands, deidentify
+from delineate.studies.models import Slice, Subject, Upload
 from tests.delineate import factories
 from tests.delineate.studies.files import image, written, zipped
 
@@ -55,6 +55,25 @@ def test_a_zip_and_a_folder_are_imported(project, tmp_path, capsys):
 
     assert "4 stored" in capsys.readouterr().out
     assert Slice.objects.filter(series__study__project=project).count() == 4
+
+
+def test_a_mapping_says_who_is_on_a_folders_images(project, tmp_path, capsys):
+    folder = tmp_path / "set" / "first"
+    folder.mkdir(parents=True)
+    (folder / "a.dcm").write_bytes(written(image(patient=None)))
+    subjects = tmp_path / "who.csv"
+    subjects.write_text("file,subject\nfirst/a.dcm,Anna\nfirst/b.dcm,Otto\n")
+
+    assert run(project, tmp_path / "set", "--subjects", subjects) == 0
+
+    out = capsys.readouterr().out
+    assert "says who is on 1 file. Of no file in the upload: row 3. [mapping_unmatched]" in out
+    expected = deidentify.pseudonym(
+        deidentify.identity_named("Anna"), key=bytes(project.pseudonym_key)
+    )
+    assert Subject.objects.get().pseudonym == expected
+    with pytest.raises(Invalid, match="nothing at"):
+        run(project, tmp_path / "set", "--subjects", tmp_path / "away.csv")
 
 
 def test_what_is_refused_is_listed_by_number(project, tmp_path, capsys):

@@ -97,6 +97,7 @@ def everywhere(project, lead, log) -> list[tuple[str, str]]:
         *[("stored", "")] * len(PICTURES_AND_VOLUMES),
         ("refused", "unsafe_path"),
         ("skipped", "litter"),
+        ("refused", "mapping_malformed"),
     ]
     found = [*_exports(project, lead), *_rows(), *_objects()]
     for url in _addresses(project, upload_id=str(upload.id)):
@@ -165,6 +166,7 @@ def _upload() -> bytes:
             **{f"{NAME}/{NAME}.{kind}": make() for kind, make in PICTURES_AND_VOLUMES.items()},
             f"../{NAME}.dcm": written(full_of_names()),
             f"__MACOSX/{NAME}": b"",
+            "subjects.csv": f"file,subject\n*/{NAME}.dcm,{NAME}\n{NAME},\n".encode(),
         }
     )
 
