@@ -51,6 +51,11 @@ COMMANDS = (
     Command("model", "add, list and choose models", "delineate.registry.commands"),
     Command("import", "upload files or a folder into a project", "delineate.studies.commands"),
     Command("export", "write a project's masks to a file", "delineate.exports.commands"),
+    Command(
+        "reidentify",
+        "put patients' identities back into an export",
+        "delineate.exports.reidentify_command",
+    ),
 )
 
 

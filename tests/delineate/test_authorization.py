@@ -65,6 +65,7 @@ NEEDED = {
     ("GET", "/api/projects/{project_id}"): Action.VIEW,
     ("PATCH", "/api/projects/{project_id}"): Action.MANAGE,
     ("PUT", "/api/projects/{project_id}/privacy"): Action.MANAGE,
+    ("POST", "/api/projects/{project_id}/escrow"): Action.MANAGE,
     ("POST", "/api/projects/{project_id}/labels"): Action.MANAGE,
     ("PATCH", "/api/labels/{label_id}"): Action.MANAGE,
     ("DELETE", "/api/labels/{label_id}"): Action.MANAGE,
@@ -98,6 +99,7 @@ NEEDED = {
     ("GET", "/api/projects/{project_id}/exports"): Action.VIEW,
     ("GET", "/api/exports/{export_id}"): Action.VIEW,
     ("GET", "/api/exports/{export_id}/file"): Action.EXPORT,
+    ("POST", "/api/exports/{export_id}/reidentified"): Action.MANAGE,
 }
 
 

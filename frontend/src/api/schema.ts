@@ -40,6 +40,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/exports/{export_id}/reidentified": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reidentify
+         * @description The finished export with its patients' identities; 409 no_escrow, 422 escrow_wrong_key.
+         */
+        post: operations["delineate_exports_api_reidentify"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/labels/{label_id}": {
         parameters: {
             query?: never;
@@ -174,6 +194,26 @@ export interface paths {
          * @description Rename a project.
          */
         patch: operations["delineate_projects_api_change_project"];
+        trace?: never;
+    };
+    "/api/projects/{project_id}/escrow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin Escrow
+         * @description Seal identities from now on; the answer is the only copy of the key.
+         */
+        post: operations["delineate_projects_api_begin_escrow"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/projects/{project_id}/events": {
@@ -899,6 +939,39 @@ export interface components {
             studies_total: number;
         };
         /**
+         * EscrowFile
+         * @description What the lead keeps: the only way back to the identities.
+         */
+        EscrowFile: {
+            /**
+             * Kind
+             * @default delineate-escrow
+             * @constant
+             */
+            kind: "delineate-escrow";
+            /** Private Key */
+            private_key: string;
+            /**
+             * Project
+             * Format: uuid
+             */
+            project: string;
+            /**
+             * Version
+             * @default 1
+             * @constant
+             */
+            version: 1;
+        };
+        /**
+         * EscrowIn
+         * @description The text of the project's escrow file: not as a file, which could come to lie on a disk.
+         */
+        EscrowIn: {
+            /** Escrow */
+            escrow: string;
+        };
+        /**
          * EventOut
          * @description An act, from the audit trail.
          */
@@ -1289,6 +1362,8 @@ export interface components {
         ProjectDetail: {
             /** Actions */
             actions: components["schemas"]["Action"][];
+            /** Has Escrow */
+            has_escrow: boolean;
             /**
              * Id
              * Format: uuid
@@ -1812,6 +1887,32 @@ export interface operations {
             };
         };
     };
+    delineate_exports_api_reidentify: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                export_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EscrowIn"];
+            };
+        };
+        responses: {
+            /** @description The zip, with identities. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": string;
+                };
+            };
+        };
+    };
     delineate_projects_api_remove_label: {
         parameters: {
             query?: never;
@@ -2047,6 +2148,28 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ProjectDetail"];
+                };
+            };
+        };
+    };
+    delineate_projects_api_begin_escrow: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EscrowFile"];
                 };
             };
         };

@@ -8,6 +8,7 @@ import { queries } from "../api/queries";
 import { useAct } from "../app/useAct";
 import { Empty } from "./Empty";
 import type { Project } from "./ProjectPage";
+import { ReidentifyButton } from "./ReidentifyButton";
 
 type Format = Schemas["ExportOut"]["format"];
 
@@ -66,12 +67,19 @@ export function ExportsTab({ project }: { project: Project }) {
                 <Table.Td><ExportState made={made} /></Table.Td>
                 <Table.Td ta="right">
                   {made.state === "done" && (
-                    <Button
-                      component="a" href={`/api/exports/${made.id}/file`} download size="compact-sm" variant="light"
-                      leftSection={<IconDownload size={14} />}
-                    >
-                      Download ({(made.size_bytes / 1024).toFixed(0)} KB)
-                    </Button>
+                    <Group gap="xs" justify="flex-end">
+                      {project.has_escrow && project.actions.includes("manage") && (
+                        <ReidentifyButton
+                          exportId={made.id} fileName={`reidentified-${made.id}-${made.format}.zip`}
+                        />
+                      )}
+                      <Button
+                        component="a" href={`/api/exports/${made.id}/file`} download size="compact-sm" variant="light"
+                        leftSection={<IconDownload size={14} />}
+                      >
+                        Download ({(made.size_bytes / 1024).toFixed(0)} KB)
+                      </Button>
+                    </Group>
                   )}
                 </Table.Td>
               </Table.Tr>

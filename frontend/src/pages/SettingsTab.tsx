@@ -4,6 +4,7 @@ import { useState, type SyntheticEvent } from "react";
 import { client, dataOf } from "../api/client";
 import { showDone } from "../app/refusals";
 import { useAct } from "../app/useAct";
+import { EscrowSection } from "./EscrowSection";
 import { PrivacySection } from "./PrivacySection";
 import type { Project } from "./ProjectPage";
 
@@ -36,6 +37,8 @@ export function SettingsTab({ project }: { project: Project }) {
       </form>
       <Divider />
       <PrivacySection project={project} />
+      <Divider />
+      <EscrowSection project={project} />
     </Stack>
   );
 }

@@ -102,6 +102,12 @@ def privacy_changed(
     _record(project_id, "privacy_changed", by=by, subject=subject, before=before, after=after)
 
 
+def escrow_begun(project_id: UUID, *, by: Actor | None, public_key: str) -> None:
+    """From now on, identities are sealed; whoever holds the file can have them back."""
+    subject = f"project {project_id}"
+    _record(project_id, "escrow_begun", by=by, subject=subject, public_key=public_key)
+
+
 def label_added(
     project_id: UUID, label_id: UUID, *, by: Actor | None, name: str, color: str, value: int
 ) -> None:
@@ -254,6 +260,13 @@ def export_downloaded(
 ) -> None:
     """An export's file left the installation."""
     _record(project_id, "export_downloaded", by=by, subject=f"export {export_id}", **data)
+
+
+def export_reidentified(
+    project_id: UUID, export_id: UUID, *, by: Actor | None, **data: chain.Value
+) -> None:
+    """An export left the installation with its patients' identities."""
+    _record(project_id, "export_reidentified", by=by, subject=f"export {export_id}", **data)
 
 
 def _record(

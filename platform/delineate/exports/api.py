@@ -7,12 +7,13 @@ from uuid import UUID
 
 from django.http import FileResponse, HttpRequest
 from ninja import Router, Schema, Status
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from delineate.accounts.models import User
 from delineate.exports import selectors, services
 from delineate.exports.models import Export, Format
 from delineate.jobs import JobState
+from delineate.projects.escrow import FILE_AT_MOST_BYTES
 from delineate.projects.permissions import Action, require
 from delineate.projects.selectors import project_for
 
@@ -28,6 +29,14 @@ class ExportIn(Schema):
 
     format: Format
     reviewed_only: bool = True
+
+
+class EscrowIn(Schema):
+    """The text of the project's escrow file: not as a file, which could come to lie on a disk."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    escrow: str = Field(max_length=FILE_AT_MOST_BYTES)
 
 
 class ExportOut(Schema):
@@ -93,6 +102,33 @@ def get_file(request: HttpRequest, export_id: UUID) -> FileResponse:
         file, as_attachment=True, filename=export.file_name, content_type="application/zip"
     )
     response["Content-Length"] = str(export.size_bytes)
+    response["Cache-Control"] = "private, no-store"
+    return response
+
+
+@router.post(
+    "/exports/{export_id}/reidentified",
+    response={200: None},
+    openapi_extra={
+        "responses": {
+            200: {
+                "description": "The zip, with identities.",
+                "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        }
+    },
+)
+def reidentify(request: HttpRequest, export_id: UUID, given: EscrowIn) -> FileResponse:
+    """The finished export with its patients' identities; 409 no_escrow, 422 escrow_wrong_key."""
+    user = _user(request)
+    export = selectors.export_for(user, export_id)
+    file = services.reidentify(export, escrow=given.escrow, by=user)
+    response = FileResponse(
+        file,
+        as_attachment=True,
+        filename=f"reidentified-{export.file_name}",
+        content_type="application/zip",
+    )
     response["Cache-Control"] = "private, no-store"
     return response
 

@@ -65,6 +65,11 @@ _KINDS: Final[Mapping[Format, _Kind]] = MappingProxyType(
 )
 
 
+def member_line(path: str, data: bytes) -> dict[str, object]:
+    """What the manifest says of a file."""
+    return {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
 def build(export_id: uuid.UUID) -> None:
     """Run an export's job; returns quietly when it is gone, ended, or alive in other hands."""
     export = jobs.claim(Export, export_id)
@@ -117,7 +122,7 @@ class _Run:
                 self._write_all(archive, tasks)
                 self._write_manifest(archive)
             _check_archive(file)
-            self._export.digest = _digest_of(file)
+            self._export.digest = digest_of(file)
             self._store(file)
         self._finish()
 
@@ -158,9 +163,8 @@ class _Run:
         self._study_ids.add(delineation.study_id)
 
     def _add(self, archive: ZipFile, path: str, data: bytes) -> None:
-        _add(archive, path, data)
-        digest = hashlib.sha256(data).hexdigest()
-        self._members.append({"path": path, "bytes": len(data), "sha256": digest})
+        add_member(archive, path, data)
+        self._members.append(member_line(path, data))
 
     def _write_manifest(self, archive: ZipFile) -> None:
         content = {
@@ -174,7 +178,7 @@ class _Run:
             "masks": self._masks,
             "members": self._members,
         }
-        _add(archive, MANIFEST, json.dumps(content, indent=1).encode())
+        add_member(archive, MANIFEST, json.dumps(content, indent=1).encode())
 
     def _store(self, file: IO[bytes]) -> None:
         self._sign_of_life()
@@ -182,7 +186,7 @@ class _Run:
         chunks = iter(partial(file.read, storage.CHUNK_BYTES), b"")
         self._export.size_bytes = storage.put_chunks(self._export.file_key, chunks)
         with closing(storage.open_for_reading(self._export.file_key)) as stored:
-            if _digest_of(stored) != self._export.digest:
+            if digest_of(stored) != self._export.digest:
                 raise VerificationFailed("The stored file differs from the one that was written.")
 
     def _finish(self) -> None:
@@ -238,7 +242,8 @@ def _all_in_one(refusals: list[CannotBeWritten]) -> CannotBeWritten:
     return CannotBeWritten(" ".join(sentences), code=refusals[0].code)
 
 
-def _add(archive: ZipFile, path: str, data: bytes) -> None:
+def add_member(archive: ZipFile, path: str, data: bytes) -> None:
+    """Write a file into an export's zip."""
     member = ZipInfo(path, date_time=NO_TIME)
     compressed = PurePosixPath(path).suffix in COMPRESSED_ALREADY
     member.compress_type = ZIP_STORED if compressed else ZIP_DEFLATED
@@ -254,11 +259,11 @@ def _check_archive(file: IO[bytes]) -> None:
             raise VerificationFailed("The archive and its manifest name different files.")
         for path, digest in expected.items():
             with archive.open(path) as member:
-                if _digest_of(member) != digest:
+                if digest_of(member) != digest:
                     raise VerificationFailed(f"{path} differs from what was written.")
 
 
-def _digest_of(file: IO[bytes]) -> str:
+def digest_of(file: IO[bytes]) -> str:
     """SHA-256 of a file from its beginning."""
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -18,10 +18,12 @@ from delineate.annotation.transitions import State
 from delineate.errors import NotFound
 from delineate.exports.delineation import AcceptedMask, Delineation, Label, Patient, Review, Slice
 from delineate.exports.models import Export
+from delineate.projects.escrow import EscrowFile, unseal
 from delineate.projects.models import Project
 from delineate.projects.selectors import projects_of
 from delineate.registry.models import ModelVersion
 from delineate.studies.models import SERIES_ORDER, Series, Study
+from delineate.studies.originals import Original, together
 from delineate.studies.selectors import header_of
 from delineate.studies.volumes import NiftiPlace
 from mlworker.contract.masks import RunLengths
@@ -54,6 +56,19 @@ def deleted_studies(exports: Iterable[Export]) -> set[UUID]:
     """Of the studies whose masks the exports hold, those that have been deleted since."""
     held = {study_id for export in exports for study_id in export.study_ids}
     return held - set(Study.objects.filter(id__in=held).values_list("id", flat=True))
+
+
+def originals_in(export: Export, *, key: EscrowFile) -> dict[str, Original]:
+    """Who the patients of an export's studies are, by our study UID; opened with the key."""
+    found: dict[str, Original] = {}
+    studies = Study.objects.filter(id__in=export.study_ids).order_by("number")
+    for study in studies.prefetch_related("sealed_originals"):
+        parts = [
+            Original.model_validate_json(unseal(bytes(each.sealed), file=key))
+            for each in study.sealed_originals.all()
+        ]
+        found[study.study_uid] = together(parts)
+    return found
 
 
 def delineation_of(task_id: UUID, *, among: QuerySet[Task]) -> Delineation | None:

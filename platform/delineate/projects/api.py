@@ -7,7 +7,7 @@ from typing import Annotated
 from uuid import UUID
 
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Schema, Status
 from pydantic import ConfigDict, Field, JsonValue
 
@@ -15,6 +15,7 @@ from delineate.accounts.api import NO_NUL
 from delineate.accounts.models import User
 from delineate.audit.models import Event
 from delineate.projects import selectors, services
+from delineate.projects.escrow import EscrowFile
 from delineate.projects.models import Label, Membership, Project, Role
 from delineate.projects.permissions import Action, actions_of, require
 from delineate.projects.privacy import Identities, Policy
@@ -61,6 +62,7 @@ class ProjectDetail(Schema):
     role: Role
     actions: list[Action]
     privacy: Policy
+    has_escrow: bool
     is_empty: bool
     labels: list[LabelOut]
     members: list[MemberOut]
@@ -182,6 +184,16 @@ def change_privacy(request: HttpRequest, project_id: UUID, policy: Policy) -> Pr
     return _detail(services.change_privacy(project, policy=policy, by=user), user=user)
 
 
+@router.post("/projects/{project_id}/escrow", response=EscrowFile)
+def begin_escrow(request: HttpRequest, project_id: UUID, response: HttpResponse) -> EscrowFile:
+    """Seal identities from now on; the answer is the only copy of the key."""
+    user = _user(request)
+    file = services.begin_escrow(selectors.project_for(user, project_id), by=user)
+    response["Cache-Control"] = "private, no-store"
+    response["Content-Disposition"] = f'attachment; filename="{file.file_name}"'
+    return file
+
+
 @router.post("/projects/{project_id}/labels", response=LabelOut)
 def add_label(request: HttpRequest, project_id: UUID, new: LabelIn) -> Label:
     """Add a label."""
@@ -262,6 +274,7 @@ def _detail(project: Project, *, user: User) -> ProjectDetail:
         role=role,
         actions=actions_of(role),
         privacy=project.privacy,
+        has_escrow=project.has_escrow,
         is_empty=selectors.is_empty(project),
         labels=[LabelOut.model_validate(label) for label in project.labels.all()],
         members=[_member(membership) for membership in selectors.members_of(project)],

@@ -48,6 +48,8 @@ class Project(models.Model):
     patient_characteristics = models.BooleanField(default=False)
     device = models.BooleanField(default=False)
     safe_private = models.BooleanField(default=True)
+    # What identities are sealed with (escrow.py); null: they are nowhere.
+    escrow_public_key = models.BinaryField(max_length=32, null=True)
 
     class Meta:
         ordering = ["name", "id"]
@@ -63,6 +65,11 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def has_escrow(self) -> bool:
+        """Whether identities are sealed for somebody who has the key."""
+        return self.escrow_public_key is not None
 
     @property
     def privacy(self) -> Policy:

@@ -13,6 +13,7 @@ from delineate import live
 from delineate.accounts.models import User
 from delineate.audit import log as audit
 from delineate.errors import Conflict, Invalid, NotFound
+from delineate.projects.escrow import EscrowFile, new_escrow
 from delineate.projects.models import Label, Membership, Project, Role
 from delineate.projects.permissions import Action, require
 from delineate.projects.privacy import Identities, Policy
@@ -70,7 +71,8 @@ def rename_project(project: Project, *, name: str, by: User) -> Project:
 def change_privacy(project: Project, *, policy: Policy, by: User) -> Project:
     """Keep something else of who the patients of later uploads are.
 
-    Raises Conflict ``project_has_studies``: known and unknown patients are not in one project.
+    Raises Conflict ``project_has_studies``: known and unknown patients are not in one project;
+    ``escrow_begun``.
     """
     require(by, Action.MANAGE, project)
     with transaction.atomic():
@@ -79,10 +81,35 @@ def change_privacy(project: Project, *, policy: Policy, by: User) -> Project:
             _refuse_with_studies(
                 project, "Whether identities are kept is chosen before the first upload."
             )
+            if project.has_escrow:
+                raise Conflict("This project's identities are sealed.", code="escrow_begun")
         if policy != project.privacy:
             _set_privacy(project, policy, by)
             live.tell(project.id, "project", id=project.id)
     return project
+
+
+def begin_escrow(project: Project, *, by: User) -> EscrowFile:
+    """Seal identities from the first study on; the key, which is kept nowhere here.
+
+    Raises Conflict ``project_has_studies``, ``escrow_begun`` or ``identities_kept``.
+    """
+    require(by, Action.MANAGE, project)
+    with transaction.atomic():
+        project = _lock(project)
+        if project.has_escrow:
+            raise Conflict("This project's identities are sealed already.", code="escrow_begun")
+        if project.privacy.identities is Identities.KEPT:
+            raise Conflict("This project keeps identities as they are.", code="identities_kept")
+        _refuse_with_studies(
+            project, "Identities are sealed from the first study on or not at all."
+        )
+        file = new_escrow(project.id)
+        project.escrow_public_key = file.public_key
+        project.save(update_fields=["escrow_public_key"])
+        audit.escrow_begun(project.id, by=by, public_key=file.public_key.hex())
+        live.tell(project.id, "project", id=project.id)
+    return file
 
 
 def add_label(project: Project, *, name: str, color: str, by: User) -> Label:

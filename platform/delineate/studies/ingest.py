@@ -24,13 +24,15 @@ from django.db.models import Max
 
 from delineate import jobs, live, storage
 from delineate.audit import log as audit
+from delineate.projects import escrow
 from delineate.projects.models import Project
 from delineate.registry.selectors import active_digest
 from delineate.studies import encoding, selectors
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
 from delineate.studies.mapping import Mapping, is_mapping
-from delineate.studies.models import Slice, Study, Subject, Upload
+from delineate.studies.models import SealedOriginal, Slice, Study, Subject, Upload
+from delineate.studies.originals import together
 from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
 from delineate.studies.reading import Whose
 from mlworker.contract import broker
@@ -115,7 +117,11 @@ class _Run:
     def __init__(self, upload: Upload) -> None:
         self._upload = upload
         self._project: Project = upload.project
-        self._wanted = Wanted(key=bytes(self._project.pseudonym_key), policy=self._project.privacy)
+        self._wanted = Wanted(
+            key=bytes(self._project.pseudonym_key),
+            policy=self._project.privacy,
+            with_originals=self._project.has_escrow,
+        )
         self._archive = Archive(
             [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)],
             names=_names_of(upload),
@@ -356,6 +362,7 @@ class _Run:
                 self._refuse(series, refused.code, refused.message)
         if not slices:
             return
+        self._seal(study, joining)
         audit.study_ingested(
             self._project.id,
             study.id,
@@ -371,6 +378,16 @@ class _Run:
                 model_digest=model_digest,
                 priority=broker.PRIORITY_LATER,
             )
+
+    def _seal(self, study: Study, joined: dict[str, _Series]) -> None:
+        """Where the project has escrow: nothing readable of who the patient is remains."""
+        key = self._project.escrow_public_key
+        ends = [one.end for series in joined.values() for one in series.instances.values()]
+        originals = [end.original for end in ends if end.original is not None]
+        if key is not None and originals:
+            content = together(originals).model_dump_json().encode()
+            sealed = escrow.seal(content, public_key=bytes(key))
+            SealedOriginal.objects.create(study=study, sealed=sealed)
 
     def _new_study(self, study: _Gathered) -> Study:
         # Anew: it may have been merged since.

@@ -173,6 +173,19 @@ class Study(models.Model):
         return f"study {self.number}"
 
 
+class SealedOriginal(models.Model):
+    """Who a study's patient is and what its UIDs were, for whoever holds the project's key.
+
+    originals.Original as JSON, sealed (projects/escrow.py); one for each upload to the study.
+    """
+
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="sealed_originals")
+    sealed = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"sealed original of study {self.study_id}"
+
+
 class Series(models.Model):
     """Slices of one size and orientation, in order along their normal: a volume of a DICOM series.
 

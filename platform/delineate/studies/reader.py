@@ -55,6 +55,7 @@ class Wanted:
 
     key: bytes
     policy: Policy
+    with_originals: bool = False  # they are to be sealed
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,7 @@ def _request(data: bytes, wanted: Wanted, whose: Whose) -> Request:
         key=wanted.key.hex(),
         policy=wanted.policy,
         whose=whose,
+        with_original=wanted.with_originals,
         memory_bytes=max(MEMORY_BYTES, MEMORY_BYTES // 2 + MEMORY_PER_BYTE * len(data)),
         processor_s=PROCESSOR_S,
     )

@@ -27,6 +27,7 @@ from delineate.projects.privacy import Policy
 from delineate.studies import deidentify, pictures, pixels, volumes
 from delineate.studies.archive import Refused
 from delineate.studies.geometry import Placed
+from delineate.studies.originals import Original, original_of
 from delineate.studies.pixels import Frame, Values
 from delineate.studies.volumes import NiftiPlace, Volume
 from mlworker.contract.artifacts import Array
@@ -66,6 +67,7 @@ class Request(_Message):
     key: str  # hexadecimal
     policy: Policy
     whose: Whose
+    with_original: bool  # it is sealed as soon as it is out of here
     memory_bytes: int  # all of the process's own
     processor_s: int
 
@@ -102,6 +104,7 @@ class End(_Message):
     frame_of_reference_uid: str
     is_inverted: bool
     header: dict[str, Any]  # DICOM JSON (PS3.18 F)
+    original: Original | None  # where it was asked for
 
 
 class Refusal(_Message):
@@ -117,7 +120,7 @@ ANSWERS: Final[TypeAdapter[Described | FrameHead | End | Refusal]] = TypeAdapter
 
 
 def read(
-    data: bytes, *, key: bytes, policy: Policy, whose: Whose
+    data: bytes, *, key: bytes, policy: Policy, whose: Whose, with_original: bool
 ) -> Iterator[tuple[Described, None] | tuple[FrameHead, Array] | tuple[End, None]]:
     """A file's description, its frames, and its end; raises Refused at any point."""
     volume = _volume(data)
@@ -143,7 +146,11 @@ def read(
         if frame.number == 1:
             pixels.describe_pixels(header, frame.stored)
         yield _head(frame, header), frame.stored
-    yield _end(header), None
+    original = None
+    if with_original:
+        shift = deidentify.date_shift_days(subject, key=key)
+        original = original_of(dataset, header, pseudonym=subject, date_shift_days=shift)
+    yield _end(header, original), None
 
 
 def _volume(data: bytes) -> Volume:
@@ -185,7 +192,7 @@ def _head(frame: Frame, header: Dataset) -> FrameHead:
     )
 
 
-def _end(header: Dataset) -> End:
+def _end(header: Dataset, original: Original | None) -> End:
     return End(
         sop_class_uid=str(header.SOPClassUID),
         modality=str(header.get("Modality") or "OT"),
@@ -193,6 +200,7 @@ def _end(header: Dataset) -> End:
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID") or ""),
         is_inverted=header.get("PhotometricInterpretation") == "MONOCHROME1",
         header=header.to_json_dict(),
+        original=original,
     )
 
 
@@ -241,7 +249,14 @@ def main() -> None:
 def _answer(answers: BinaryIO, data: bytes, request: Request) -> None:
     key = bytes.fromhex(request.key)
     try:
-        for message, array in read(data, key=key, policy=request.policy, whose=request.whose):
+        answer = read(
+            data,
+            key=key,
+            policy=request.policy,
+            whose=request.whose,
+            with_original=request.with_original,
+        )
+        for message, array in answer:
             payload = b"" if array is None else array.data.cast("B")
             answers.writelines(packed(message, payload))
             answers.flush()
