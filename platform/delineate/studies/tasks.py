@@ -15,7 +15,7 @@ from mlworker.contract.messages import EVENT_TASK, event_adapter
 
 logger = logging.getLogger(__name__)
 
-# One file is at most 1 GiB and an upload 20,000 files; a job that outlives this is taken over.
+# One file is at most 1 GiB and an upload 32 GiB; a job that outlives this is taken over.
 INGEST_TAKES_AT_MOST_S = 3600
 
 
