@@ -1,9 +1,10 @@
 """An upload's blobs as files: zips and tars are opened, also within each other.
 
-Everything else is one file. A tar may be compressed as a whole. Nothing here trusts what an archive says: members' names are
-never used as paths, sizes are counted while reading, how much a directory takes in memory is
-bounded before it is read, and only an archive that is compressed is written to disk, to a file
-without a name, while it is read. A member that is refused does not disturb the others. Values only.
+Everything else is one file. A tar may be compressed as a whole. Nothing here trusts what an archive
+says: members' names are never used as paths, sizes are counted while reading, how much a directory
+takes in memory is bounded before it is read, and only an archive that is compressed is written to
+disk, to a file without a name, while it is read. A member that is refused does not disturb the
+others. Values only.
 """
 
 from __future__ import annotations

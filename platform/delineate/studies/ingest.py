@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 from django.db import transaction
@@ -30,6 +30,7 @@ from delineate.studies import encoding
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
 from delineate.studies.models import Slice, Study, Subject, Upload
+from delineate.studies.parts import open_blob
 from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
 from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
@@ -110,7 +111,10 @@ class _Run:
         self._project: Project = upload.project
         self._wanted = Wanted(key=bytes(self._project.pseudonym_key), policy=self._project.privacy)
         self._archive = Archive(
-            [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)]
+            [
+                partial(open_blob, upload.blob_key(n), part_sizes=upload.part_sizes)
+                for n in range(upload.blob_count)
+            ]
         )
         self._report: dict[int, dict[str, object]] = {}
         self._read: set[int] = set()  # files, by number
@@ -395,10 +399,6 @@ class _Run:
             files_total=self._upload.files_total,
             files_done=self._upload.files_done,
         )
-
-
-def _open_blob(key: str) -> BinaryIO:
-    return storage.open_for_reading(key)
 
 
 def _is_of_another(study: _Gathered, found: Study | None) -> bool:

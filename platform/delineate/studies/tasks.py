@@ -9,7 +9,7 @@ from celery import shared_task
 from pydantic import ValidationError
 
 from delineate import jobs
-from delineate.studies import encoding, ingest
+from delineate.studies import encoding, expiry, ingest
 from delineate.studies.models import Upload
 from mlworker.contract.messages import EVENT_TASK, event_adapter
 
@@ -41,4 +41,5 @@ def sweep_jobs_task() -> None:
     """Send again what is owed and has been silent."""
     for upload in jobs.release_after_silence(Upload):
         ingest_upload_task.delay(str(upload.id))
+    expiry.end_forgotten_transfers()
     encoding.sweep()
