@@ -275,7 +275,8 @@ class Archive:
 
     def _count(self, size: int) -> None:
         self._read_bytes += size
-        if self._read_bytes > 2 * MAX_TOTAL_BYTES:  # ingest reads every file twice
+        # An archive within another counts, and so do its files.
+        if self._read_bytes > 2 * MAX_TOTAL_BYTES:
             raise Refused("upload_too_large", "The upload unpacks to more than 32 GiB.")
 
 
