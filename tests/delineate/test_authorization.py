@@ -26,6 +26,7 @@ from delineate.config.urls import api
 from delineate.exports.models import Export
 from delineate.projects.models import Membership, Role
 from delineate.projects.permissions import ALLOWED, Action
+from delineate.studies import transfers
 from delineate.studies.models import Upload
 from tests.delineate.factories import new_project, new_series, new_study, new_task, new_user
 from tests.sockets import Socket
@@ -77,6 +78,11 @@ NEEDED = {
     ("POST", "/api/projects/{project_id}/uploads"): Action.UPLOAD,
     ("GET", "/api/projects/{project_id}/uploads"): Action.VIEW,
     ("GET", "/api/uploads/{upload_id}"): Action.VIEW,
+    ("OPTIONS", "/api/projects/{project_id}/transfers"): Action.VIEW,
+    ("POST", "/api/projects/{project_id}/transfers"): Action.UPLOAD,
+    ("HEAD", "/api/transfers/{transfer_id}"): Action.UPLOAD,
+    ("PATCH", "/api/transfers/{transfer_id}"): Action.UPLOAD,
+    ("DELETE", "/api/transfers/{transfer_id}"): Action.UPLOAD,
     ("GET", "/api/projects/{project_id}/studies"): Action.VIEW,
     ("DELETE", "/api/studies/{study_id}"): Action.DELETE_STUDY,
     ("GET", "/api/projects/{project_id}/subjects"): Action.MANAGE_SUBJECTS,
@@ -157,6 +163,7 @@ def new_world(name: str) -> World:
         Membership.objects.create(project=project, user=people[role], role=role)
     lead = people[Role.LEAD]
     upload = Upload.objects.create(project=project, by=lead, blob_count=1, size_bytes=1)
+    transfer = transfers.begin(project, by=lead, expected_bytes=8)
     study = new_study(project)
     series = new_series(study)
     of_series = series.slices.select_related("instance")[0]
@@ -170,6 +177,7 @@ def new_world(name: str) -> World:
             "user_id": people[Role.ANNOTATOR].id,
             "upload_id": upload.id,
             "subject_id": study.subject_id,
+            "transfer_id": transfer.id,
             "study_id": study.id,
             "series_id": series.id,
             "slice_id": of_series.id,
@@ -228,7 +236,9 @@ def names_in_the_body_of(route: Route) -> list[str]:
 
 
 def code_of(response: HttpResponse) -> str:
-    """The code of a refusal."""
+    """The code of a refusal; an answer to HEAD has no body, only the status."""
+    if not response.content:
+        return {401: "not_signed_in", 403: "not_allowed", 404: "not_found"}[response.status_code]
     return str(json.loads(response.content)["error"]["code"])
 
 

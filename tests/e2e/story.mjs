@@ -55,7 +55,7 @@ async function lead() {
   await shot("members");
 
   await page.getByRole("tab", { name: "Studies" }).click();
-  await page.locator("input[type=file]").setInputFiles(zip);
+  await page.getByTestId("upload-input").setInputFiles(zip);
   const upload = page.getByTestId("upload").first();
   await upload.waitFor({ timeout: PATIENCE_MS });
   await pause("upload acknowledged");

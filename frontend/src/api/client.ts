@@ -49,15 +49,6 @@ interface Transfer {
   signal: AbortSignal;
 }
 
-/** Sends files; resolves when the server has them durably. */
-export function uploadFiles(
-  projectId: string, files: readonly File[], transfer: Transfer,
-): Promise<Schemas["UploadOut"]> {
-  const form = new FormData();
-  for (const file of files) form.append("files", file);
-  return send<Schemas["UploadOut"]>(`/api/projects/${projectId}/uploads`, form, transfer);
-}
-
 /** What an uploaded checkpoint is called, and what becomes of its adapters; null: what suits it. */
 export interface NewModel {
   name: string;
@@ -96,13 +87,15 @@ function send<Answer>(path: string, form: FormData, { onProgress, signal }: Tran
   });
 }
 
-function refusal(status: number, body: unknown): ApiError {
+/** An answer that refuses, as an error. */
+export function refusal(status: number, body: unknown): ApiError {
   const error = (body as { error?: { code?: unknown; message?: unknown } } | null | undefined)?.error;
   return typeof error?.code === "string" && typeof error.message === "string"
     ? new ApiError(status, error.code, error.message)
     : new ApiError(status, "internal", "The server did not answer as expected; try again.");
 }
 
-function csrfToken(): string | undefined {
+/** What every request that changes something carries. */
+export function csrfToken(): string | undefined {
   return /(?:^|; )csrftoken=([^;]+)/.exec(document.cookie)?.[1];
 }

@@ -444,6 +444,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/projects/{project_id}/transfers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin Transfer
+         * @description Begin an upload of ``Upload-Length`` bytes; ``Location`` is where its parts go.
+         */
+        post: operations["delineate_studies_tus_begin_transfer"];
+        delete?: never;
+        /**
+         * Describe Transfers
+         * @description What of the protocol can be used here.
+         */
+        options: operations["delineate_studies_tus_describe_transfers"];
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/projects/{project_id}/uploads": {
         parameters: {
             query?: never;
@@ -754,6 +778,34 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/transfers/{transfer_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Discard Transfer
+         * @description Cancel an upload that is not complete; its bytes go at once.
+         */
+        delete: operations["delineate_studies_tus_discard_transfer"];
+        options?: never;
+        /**
+         * Ask Of Transfer
+         * @description ``Upload-Offset``: how much of it has come, and where the next part begins.
+         */
+        head: operations["delineate_studies_tus_ask_of_transfer"];
+        /**
+         * Append To Transfer
+         * @description Add a part at ``Upload-Offset``; it is durable when this is answered.
+         */
+        patch: operations["delineate_studies_tus_append_to_transfer"];
         trace?: never;
     };
     "/api/uploads/{upload_id}": {
@@ -1763,6 +1815,8 @@ export interface components {
         UploadOut: {
             /** Blob Count */
             blob_count: number;
+            /** By */
+            by: string;
             /**
              * Created At
              * Format: date-time
@@ -1772,6 +1826,10 @@ export interface components {
             error_code: string;
             /** Error Message */
             error_message: string;
+            /** Expected Bytes */
+            expected_bytes: number | null;
+            /** Expires At */
+            expires_at: string | null;
             /** Fates */
             fates: {
                 [key: string]: number;
@@ -1803,6 +1861,8 @@ export interface components {
         UploadSummary: {
             /** Blob Count */
             blob_count: number;
+            /** By */
+            by: string;
             /**
              * Created At
              * Format: date-time
@@ -1812,6 +1872,10 @@ export interface components {
             error_code: string;
             /** Error Message */
             error_message: string;
+            /** Expected Bytes */
+            expected_bytes: number | null;
+            /** Expires At */
+            expires_at: string | null;
             /** Fates */
             fates: {
                 [key: string]: number;
@@ -2483,6 +2547,46 @@ export interface operations {
             };
         };
     };
+    delineate_studies_tus_begin_transfer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    delineate_studies_tus_describe_transfers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     delineate_studies_api_list_uploads: {
         parameters: {
             query?: never;
@@ -2901,6 +3005,66 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["TaskSummary"];
                 };
+            };
+        };
+    };
+    delineate_studies_tus_discard_transfer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                transfer_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    delineate_studies_tus_ask_of_transfer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                transfer_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    delineate_studies_tus_append_to_transfer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                transfer_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };

@@ -5,6 +5,7 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
 import { Link, useNavigate } from "react-router";
 import { client, throwRefusal, type Schemas } from "../api/client";
+import { forgetNames } from "../upload/names";
 import { Logo } from "./Logo";
 import { PasswordDialog } from "./PasswordDialog";
 import { useAct } from "./useAct";
@@ -16,6 +17,7 @@ export function Shell({ me, children }: { me: Schemas["Me"]; children: ReactNode
   const signOut = useAct(async () => throwRefusal(await client.DELETE("/api/session")), {
     stale: [],
     onDone: () => {
+      forgetNames();
       queryClient.clear();
       void navigate("/sign-in");
     },

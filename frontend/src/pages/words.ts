@@ -5,6 +5,10 @@ export function counted(n: number, thing: string): string {
 
 export const slicesInWords = (slices: number): string => counted(slices, "slice");
 
+export function sizeInWords(bytes: number): string {
+  return bytes < 1024 ** 3 ? `${(bytes / 1024 ** 2).toFixed(1)} MB` : `${(bytes / 1024 ** 3).toFixed(2)} GB`;
+}
+
 interface Numbered {
   readonly modality: string;
   readonly number: number;

@@ -166,6 +166,20 @@ def upload_received(
     )
 
 
+def upload_discarded(
+    upload_id: UUID, project_id: UUID, *, by: Actor | None, bytes: int, reason: str
+) -> None:
+    """An upload did not become complete, and what had come of it is gone."""
+    _record(
+        project_id,
+        "upload_discarded",
+        by=by,
+        subject=f"upload {upload_id}",
+        bytes=bytes,
+        reason=reason,
+    )
+
+
 def study_ingested(
     project_id: UUID, study_id: UUID, upload_id: UUID, *, series: int, slices: int
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from delineate.jobs import JobState
 from delineate.projects.selectors import project_for
 from delineate.registry.selectors import active_digest
 from delineate.studies import selectors, services, subjects
+from delineate.studies.expiry import expires_at
 from delineate.studies.geometry import SENTENCES, Oddity
 from delineate.studies.models import Erasure, Series, Study, Subject, Upload
 
@@ -37,8 +37,11 @@ class UploadSummary(Schema):
     id: UUID
     state: str
     way_in: str
+    by: str
     blob_count: int
     size_bytes: int
+    expected_bytes: int | None
+    expires_at: datetime | None
     files_total: int
     files_done: int
     created_at: datetime
@@ -48,9 +51,20 @@ class UploadSummary(Schema):
     fates: dict[str, int]
 
     @staticmethod
+    def resolve_by(upload: Upload) -> str:
+        """The user's name."""
+        return upload.by.username
+
+    @staticmethod
+    def resolve_expires_at(upload: Upload) -> datetime | None:
+        """When its bytes go unless it is continued."""
+        comes_in_parts = upload.state == JobState.ARRIVING and upload.expected_bytes is not None
+        return expires_at(upload) if comes_in_parts else None
+
+    @staticmethod
     def resolve_fates(upload: Upload) -> dict[str, int]:
-        """How many files were stored, duplicate, skipped and refused."""
-        return dict(Counter(line["fate"] for line in upload.report))
+        """How many files were stored, duplicate, skipped and refused, as the selector counts."""
+        return getattr(upload, "fates", None) or {}
 
 
 class UploadOut(UploadSummary):
@@ -156,7 +170,7 @@ def post_upload(
 @router.get("/projects/{project_id}/uploads", response=list[UploadSummary])
 def list_uploads(request: HttpRequest, project_id: UUID) -> list[Upload]:
     """The project's uploads, newest first."""
-    return list(project_for(_user(request), project_id).uploads.all()[:200])
+    return list(selectors.uploads_of(project_for(_user(request), project_id))[:200])
 
 
 @router.get("/uploads/{upload_id}", response=UploadOut)

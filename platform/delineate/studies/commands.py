@@ -40,6 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     files = [file for path in arguments.path for file in _files(path)]
     if arguments.subjects is not None:
         files.append(_OnDisk(_existing(arguments.subjects), name=mapping.NAME))
+    progress = _Progress(sum(file.size for file in files))
+    for file in files:
+        file.progress = progress
     project = project_named(arguments.project)
     upload = _follow(receive_upload(project, files=files, by=user, way_in=WayIn.COMMAND))
     print(", ".join(f"{n} {fate}" for fate, n in Counter(f["fate"] for f in upload.report).items()))
@@ -52,18 +55,35 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if refused or upload.state == JobState.FAILED else 0
 
 
+class _Progress:
+    """How many bytes have been stored, told now and then."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._told_at = total, 0, 0.0
+
+    def add(self, size: int) -> None:
+        self._done += size
+        if self._done == self._total or time.monotonic() - self._told_at >= ASK_EVERY_S:
+            self._told_at = time.monotonic()
+            done, total = (f"{size / 1024**2:.1f}" for size in (self._done, self._total))
+            print(f"\rstored {done} of {total} MB", end="", flush=True)
+
+
 class _OnDisk(File):  # type: ignore[type-arg]  # takes no argument at run time
     """A file that is open only while it is read: a study has more files than a process may open."""
 
     def __init__(self, path: Path, *, name: str) -> None:
         super().__init__(None, name)
         self._path = path
+        self.progress: _Progress | None = None
         self.size = path.stat().st_size
 
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
         with self._path.open("rb") as file:
             while chunk := file.read(chunk_size or self.DEFAULT_CHUNK_SIZE):
                 yield chunk
+                if self.progress is not None:
+                    self.progress.add(len(chunk))
 
 
 def _files(path: Path) -> list[_OnDisk]:
@@ -85,6 +105,7 @@ def _existing(path: Path) -> Path:
 
 
 def _follow(upload: Upload) -> Upload:
+    print()
     while upload.state not in (JobState.DONE, JobState.FAILED):
         time.sleep(ASK_EVERY_S)
         upload.refresh_from_db()

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 from django.db import transaction
@@ -33,6 +33,7 @@ from delineate.studies.joining import StoredFrame, StoredInstance, join_series
 from delineate.studies.mapping import Mapping, is_mapping
 from delineate.studies.models import SealedOriginal, Slice, Study, Subject, Upload
 from delineate.studies.originals import together
+from delineate.studies.parts import open_blob
 from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
 from delineate.studies.reading import Whose
 from mlworker.contract import broker
@@ -123,7 +124,10 @@ class _Run:
             with_originals=self._project.has_escrow,
         )
         self._archive = Archive(
-            [partial(_open_blob, upload.blob_key(n)) for n in range(upload.blob_count)],
+            [
+                partial(open_blob, upload.blob_key(n), part_sizes=upload.part_sizes)
+                for n in range(upload.blob_count)
+            ],
             names=_names_of(upload),
         )
         self._mappings: dict[int, Mapping] = {}  # by the file's number
@@ -450,10 +454,6 @@ class _Run:
             files_total=self._upload.files_total,
             files_done=self._upload.files_done,
         )
-
-
-def _open_blob(key: str) -> BinaryIO:
-    return storage.open_for_reading(key)
 
 
 def _names_of(upload: Upload) -> dict[int, str]:

@@ -112,7 +112,8 @@ class WayIn(models.TextChoices):
 class Upload(Job):
     """Files as they arrived, kept until they are ingested; then only the report remains.
 
-    It is ``arriving`` until its sender has said that this is all.
+    It is ``arriving`` until its sender has said that this is all. A browser says in advance how
+    many bytes it will send, as one blob, and sends it in parts (transfers.py).
 
     ``report``: a list of {"file": number in the upload, "fate": "stored" | "duplicate" |
     "skipped" | "refused", "code", "message"}. Files are numbered, because names can identify
@@ -127,12 +128,21 @@ class Upload(Job):
     way_in = models.CharField(max_length=10, choices=WayIn, default=WayIn.BROWSER)
     blob_count = models.PositiveIntegerField(default=0)
     size_bytes = models.PositiveBigIntegerField(default=0)
+    expected_bytes = models.PositiveBigIntegerField(null=True)  # of one that comes in parts
+    part_sizes = ArrayField(models.PositiveBigIntegerField(), default=list)
     files_total = models.PositiveIntegerField(default=0)
     files_done = models.PositiveIntegerField(default=0)
     report = models.JSONField(default=list)
 
     class Meta:
         ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(expected_bytes__isnull=True)
+                | models.Q(size_bytes__lte=models.F("expected_bytes")),
+                name="studies_upload_no_more_than_expected",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"upload {self.id}"

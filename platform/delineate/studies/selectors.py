@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Count, Min, Prefetch, Q, QuerySet
+from django.db.models import Count, JSONField, Min, Prefetch, Q, QuerySet
+from django.db.models.expressions import RawSQL
 from pydicom import Dataset
 
 from delineate.accounts.models import User
 from delineate.errors import NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
+from delineate.projects.permissions import Action, require
 from delineate.projects.selectors import projects_of
 from delineate.studies import deidentify
 from delineate.studies.models import (
@@ -29,6 +31,14 @@ from delineate.studies.models import (
 from mlworker.contract.messages import SliceImage, Window
 
 Reader = User | AnonymousUser
+
+# A report has a line for each of 100,000 files: it is counted where it lies.
+_FATES: Final = """
+    SELECT jsonb_object_agg(fate, files) FROM (
+        SELECT line ->> 'fate' AS fate, count(*) AS files
+        FROM jsonb_array_elements(studies_upload.report) AS line GROUP BY 1
+    ) AS counted
+"""
 
 
 def study_for(user: Reader, study_id: UUID) -> Study:
@@ -100,7 +110,7 @@ def awaited_erasures(project: Project) -> dict[int, Erasure]:
 def upload_for(user: Reader, upload_id: UUID) -> Upload:
     """The upload, for members of its project; NotFound for everybody else."""
     upload = (
-        Upload.objects.filter(id=upload_id, project__in=projects_of(user))
+        _told(Upload.objects.filter(id=upload_id, project__in=projects_of(user)))
         .select_related("project")
         .first()
     )
@@ -123,6 +133,26 @@ def is_erased(project: Project, *, subject: str, study_uid: str) -> bool:
         deidentify.tombstone("study", study_uid, key=key),
     ]
     return project.erasures.filter(digests__overlap=digests).exists()
+
+
+def uploads_of(project: Project) -> QuerySet[Upload]:
+    """A project's uploads, newest first, without their reports, which can be long."""
+    return _told(project.uploads.all()).defer("report")
+
+
+def transfer_for(user: Reader, upload_id: UUID) -> Upload:
+    """One's own upload that comes in parts, while one may upload; NotFound, NotAllowed."""
+    upload = upload_for(user, upload_id)
+    require(user, Action.UPLOAD, upload.project)
+    if upload.by_id != user.pk or upload.expected_bytes is None:
+        raise NotFound("There is no such transfer, or somebody else has begun it.")
+    return upload
+
+
+def _told(uploads: QuerySet[Upload]) -> QuerySet[Upload]:
+    """Uploads with ``fates``: how many files were stored, duplicate, skipped and refused."""
+    counted = RawSQL(_FATES, (), output_field=JSONField())  # noqa: S611 (nobody's input is in it)
+    return uploads.select_related("by").annotate(fates=counted)
 
 
 def studies_of(project: Project, *, model_digest: str | None) -> QuerySet[Study]:

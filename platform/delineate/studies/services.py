@@ -48,7 +48,7 @@ def receive_upload(
     """
     require(by, Action.UPLOAD, project)
     size_bytes = sum(file.size for file in files)
-    _refuse_by_size(files, size_bytes)
+    refuse_by_size(size_bytes)
     upload = Upload(
         project=project, by=by, way_in=way_in, blob_count=len(files), size_bytes=size_bytes
     )
@@ -122,8 +122,9 @@ def delete_study(study: Study, *, by: User) -> None:
         transaction.on_commit(partial(removal.remove_objects, removal.remove_rows(locked, by=by)))
 
 
-def _refuse_by_size(files: Sequence[File[bytes]], size_bytes: int) -> None:
-    if not files or size_bytes == 0:
+def refuse_by_size(size_bytes: int) -> None:
+    """Raises Invalid ``no_files``, UploadTooLarge."""
+    if size_bytes == 0:
         raise Invalid("The upload holds no files.", code="no_files")
     limit: int = settings.ENVIRONMENT.max_upload_bytes
     if size_bytes > limit:

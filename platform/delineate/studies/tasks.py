@@ -9,13 +9,13 @@ from celery import shared_task
 from pydantic import ValidationError
 
 from delineate import jobs
-from delineate.studies import encoding, erasure, ingest
+from delineate.studies import encoding, erasure, expiry, ingest
 from delineate.studies.models import Erasure, Upload
 from mlworker.contract.messages import EVENT_TASK, event_adapter
 
 logger = logging.getLogger(__name__)
 
-# One file is at most 1 GiB and an upload 20,000 files; a job that outlives this is taken over.
+# One file is at most 1 GiB and an upload 32 GiB; a job that outlives this is taken over.
 INGEST_TAKES_AT_MOST_S = 3600
 ERASURE_TAKES_AT_MOST_S = 3600
 
@@ -50,6 +50,7 @@ def sweep_jobs_task() -> None:
         ingest_upload_task.delay(str(upload.id))
     for owed in jobs.release_after_silence(Erasure):
         erase_subject_task.delay(str(owed.id))
+    expiry.end_forgotten_transfers()
     encoding.sweep()
 
 

@@ -53,7 +53,9 @@ def test_a_zip_and_a_folder_are_imported(project, tmp_path, capsys):
 
     assert run(project, tmp_path / "series", tmp_path / "other.zip") == 0
 
-    assert "4 stored" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "\rstored 0.0 of 0.0 MB" in out
+    assert "4 stored" in out
     assert Slice.objects.filter(series__study__project=project).count() == 4
 
 
