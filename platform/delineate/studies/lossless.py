@@ -2,7 +2,7 @@
 
 Made when they are first asked for, from pixels whose digest is right; decoded again and compared
 before they are kept, beside the pixels. What JPEG-LS cannot hold, or the codec cannot do, goes
-without: grey of 32 bits, pictures of a few pixels, noise that would only grow.
+without: grey of 32 bits, pictures of a few pixels.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def encoded_as_jpeg_ls(pixels: Array, *, bits_stored: int) -> bytes | None:
             )
         )
         decoded, _ = jpeg_ls.decode_pixel_data(encoded)
-    except (RuntimeError, ValueError) as error:  # the codec's own, also of what grows
+    except (RuntimeError, ValueError) as error:  # the codec's own
         logger.info("No JPEG-LS of %d x %d pixels: %s", columns, rows, error)
         return None
     return encoded if bytes(decoded) == data else None

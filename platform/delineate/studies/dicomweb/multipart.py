@@ -92,8 +92,8 @@ class _Body:
         return {name.strip().lower(): value.strip() for name, _, value in named}
 
     def _take_until(self, end: bytes) -> bytes:
-        while (found := self._ahead.find(end)) < 0:
-            if len(self._ahead) > MAX_HEADER_BYTES:
+        while (found := self._ahead.find(end, 0, MAX_HEADER_BYTES)) < 0:
+            if len(self._ahead) >= MAX_HEADER_BYTES:
                 raise Malformed("The headers of a part have no end.")
             self._more()
         taken = bytes(self._ahead[:found])

@@ -7,6 +7,7 @@ there without a value. UIDs and patients are ours: keyed UIDs and pseudonyms.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -90,7 +91,7 @@ def _answer(
 
 
 def _told(row: Mapping[str, Any], root: str, always: tuple[str, ...]) -> dict[str, Any]:
-    told: dict[str, Any] = {tag: {"vr": dictionary_VR(int(tag, 16))} for tag in always}
+    told: dict[str, Any] = {tag: {"vr": _vr(tag)} for tag in always}
     told |= {tag: _element(tag, value) for tag, value in row.items() if value is not None}
     if SOP_UID in row and row.get(_NUMBER_OF_FRAMES) == 1:
         del told[_NUMBER_OF_FRAMES]
@@ -108,13 +109,19 @@ def _element(tag: str, value: Any) -> dict[str, Any]:
     """An element of a header as it is, or a value with the VR of its tag."""
     if isinstance(value, dict):
         return value
-    vr = dictionary_VR(int(tag, 16))
+    vr = _vr(tag)
     values = value if isinstance(value, list) else [value]
     if vr == "PN":
         values = [{"Alphabetic": each} for each in values]
     elif vr == "SH":
         values = [str(each) for each in values]
     return {"vr": vr, "Value": values}
+
+
+@cache
+def _vr(tag: str) -> str:
+    """Asked for every value of a thousand rows."""
+    return dictionary_VR(int(tag, 16))
 
 
 def _warnings(search: Search, found: Found) -> list[str]:

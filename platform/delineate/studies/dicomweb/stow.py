@@ -53,8 +53,8 @@ CANNOT_UNDERSTAND: Final = 0xC000
 UNSUPPORTED_CLASS: Final = 0x0122
 
 _ANSWERS: Final = (Form(DICOM_JSON), Form(JSON))
-_HELD_BYTES: Final = 8 * 1024**2  # of a part; what is larger waits on disk
-_MAX_DEFLATED_BYTES: Final = 64 * 1024**2  # a deflated header is only read by inflating it all
+HELD_BYTES: Final = 8 * 1024**2  # of a part; what is larger waits on disk
+MAX_DEFLATED_BYTES: Final = 64 * 1024**2  # a deflated header is only read by inflating it all
 _HEAD_BYTES: Final = 1024  # where the transfer syntax stands
 _LAST_UID: Final = 0x0020000E
 _UIDS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -132,7 +132,7 @@ def _receive(
             kind = part.headers.get("content-type")
             if kind is not None and media_type(kind).name != DICOM:
                 raise UnsupportedMediaType(f"A part of the request is not {DICOM}.")
-            with SpooledTemporaryFile(_HELD_BYTES) as spooled:
+            with SpooledTemporaryFile(HELD_BYTES) as spooled:
                 file = cast(BinaryIO, spooled)
                 size += _copy(part.content, file, most=min(limit - size, limit))
                 _judge(file, study_uid=study_uid, received=received, archive=archive)
@@ -186,7 +186,7 @@ def _named(file: BinaryIO, *, size: int) -> Named | None:
         head = file.read(_HEAD_BYTES)
         file.seek(0)
         if DeflatedExplicitVRLittleEndian.encode() in head:
-            if size > _MAX_DEFLATED_BYTES:
+            if size > MAX_DEFLATED_BYTES:
                 return None
             dataset = pixels.parse(file.read())
         else:

@@ -43,26 +43,26 @@ ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
 CACHE: Final = "private, max-age=31536000, immutable"
 NATIVE: Final = str(ExplicitVRLittleEndian)
 
-_FILES: Final = (
+FILES: Final = (
     Form(DICOM, NATIVE, is_multipart=True),
     Form(DICOM, TRANSFER_SYNTAX, is_multipart=True),
 )
-_ONE_FILE: Final = (*_FILES, Form(DICOM, NATIVE), Form(DICOM, TRANSFER_SYNTAX))
-_METADATA: Final = (Form(DICOM_JSON), Form(JSON))
+ONE_FILE: Final = (*FILES, Form(DICOM, NATIVE), Form(DICOM, TRANSFER_SYNTAX))
+METADATA: Final = (Form(DICOM_JSON), Form(JSON))
 # In order of preference. Viewers ask for octets of any transfer syntax, and mean compressed ones.
-_FRAMES: Final = (
+FRAMES: Final = (
     Form(OCTETS, TRANSFER_SYNTAX, is_multipart=True),
     Form(OCTETS, NATIVE, is_multipart=True),
     Form(JLS, TRANSFER_SYNTAX, is_multipart=True),
 )
-_FRAME: Final = (
-    *_FRAMES,
+FRAME: Final = (
+    *FRAMES,
     Form(OCTETS, TRANSFER_SYNTAX),
     Form(OCTETS, NATIVE),
     Form(JLS, TRANSFER_SYNTAX),
 )
 _BULK: Final = (Form(OCTETS, NATIVE, is_multipart=True), Form(OCTETS, NATIVE))
-_PICTURES: Final = (Form("image/jpeg"), Form("image/png"))
+PICTURES: Final = (Form("image/jpeg"), Form("image/png"))
 
 _JSON_AT_ONCE_BYTES: Final = 64 * 1024
 _MAX_PICTURE_SIDE: Final = 16_384
@@ -80,7 +80,7 @@ def retrieve(
     sop_uid: str | None = None,
 ) -> HttpResponseBase:
     """A study, series or instance as DICOM files."""
-    form = choose(_accept(request), _FILES if sop_uid is None else _ONE_FILE)
+    form = choose(_accept(request), FILES if sop_uid is None else ONE_FILE)
     objects = selectors.objects_in(
         project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
     )
@@ -102,7 +102,7 @@ def metadata(
     sop_uid: str | None = None,
 ) -> HttpResponseBase:
     """The headers of a study, series or instance as DICOM JSON."""
-    form = choose(_accept(request), _METADATA)
+    form = choose(_accept(request), METADATA)
     headers = selectors.headers_in(
         project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
     )
@@ -129,7 +129,7 @@ def frames(
         sop_uid=sop_uid,
         frames=_numbers(numbers),
     )
-    forms = _FRAME if len(slices) == 1 else _FRAMES
+    forms = FRAME if len(slices) == 1 else FRAMES
     form = choose(_accept(request), forms)
     if form.transfer_syntax != NATIVE and not _can_be_small(slices):
         form = choose(_accept(request), [each for each in forms if each.transfer_syntax == NATIVE])
@@ -267,7 +267,7 @@ def _picture(
     *,
     most: tuple[int, int] | None,
 ) -> HttpResponse:
-    form = choose(_accept(request), _PICTURES)
+    form = choose(_accept(request), PICTURES)
     study_uid, series_uid, sop_uid, number = named
     slice_ = selectors.slice_in(
         project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid, frame=number
