@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import numpy as np
@@ -119,10 +119,10 @@ def _instances(client: httpx.Client) -> int:
         offset += len(found)
 
 
-def _found(client: httpx.Client, address: str, **parameters: str | int) -> list[dict]:
+def _found(client: httpx.Client, address: str, **parameters: str | int) -> list[dict[str, Any]]:
     answer = client.get(address, params=parameters, headers={"Accept": "application/dicom+json"})
     answer.raise_for_status()
-    found: list[dict] = answer.json() if answer.content else []
+    found: list[dict[str, Any]] = answer.json() if answer.content else []
     return found
 
 
@@ -134,7 +134,7 @@ def _wait_for(client: httpx.Client, count: int) -> None:
         time.sleep(0.05)
 
 
-def _store(client: httpx.Client, body: bytes) -> dict:
+def _store(client: httpx.Client, body: bytes) -> dict[str, Any]:
     kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
     answer = client.post(
         "studies",
@@ -143,7 +143,7 @@ def _store(client: httpx.Client, body: bytes) -> dict:
     )
     if answer.status_code != 200:
         raise SystemExit(f"Storing was answered {answer.status_code}: {answer.text[:500]}")
-    told: dict = answer.json()
+    told: dict[str, Any] = answer.json()
     return told
 
 
@@ -173,11 +173,14 @@ def _origin(client: httpx.Client) -> str:
 def _memory_of(pid: int | None, measured: Measured) -> Iterator[None]:
     ended = threading.Event()
 
-    def watch(process: psutil.Process) -> None:
+    def watch() -> None:
+        if pid is None:
+            return
+        process = psutil.Process(pid)
         while not ended.wait(0.1):
             measured.memory_bytes = max(measured.memory_bytes, _held_by(process))
 
-    watching = threading.Thread(target=lambda: pid is None or watch(psutil.Process(pid)))
+    watching = threading.Thread(target=watch)
     watching.start()
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from typing import Any
 
 import requests
@@ -32,7 +31,7 @@ class _Within(BaseAdapter):
     def send(
         self, request: requests.PreparedRequest, *_args: Any, **_more: Any
     ) -> requests.Response:
-        headers = {
+        headers: Any = {
             f"HTTP_{name.upper().replace('-', '_')}": value
             for name, value in request.headers.items()
             if name.lower() not in ("host", "content-type", "content-length", "transfer-encoding")
@@ -41,7 +40,7 @@ class _Within(BaseAdapter):
             str(request.method),
             request.path_url,
             _whole(request.body),
-            content_type=request.headers.get("Content-Type", ""),
+            content_type=str(request.headers.get("Content-Type", "")),
             **headers,
         )
         return HTTPAdapter().build_response(
@@ -58,7 +57,8 @@ class _Within(BaseAdapter):
         """Nothing is open."""
 
 
-def _whole(body: bytes | str | Iterable[bytes] | None) -> bytes:
+def _whole(body: Any) -> bytes:
+    """A body at once: nothing, text, bytes, or a generator of these."""
     if body is None:
         return b""
     if isinstance(body, str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email
 import io
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -41,15 +40,13 @@ def test_other_readers_understand_it():
     head = f"Content-Type: {answer.content_type}\r\n\r\n".encode()
     message = email.message_from_bytes(head + b"".join(answer.pieces))
     assert message.get_param("type") == "x/one"
-    assert [(each.get_content_type(), each.get_payload()) for each in message.get_payload()] == [
-        ("x/one", "1"),
-        ("x/two", "2"),
-    ]
+    read = [(each.get_content_type(), each.get_payload()) for each in message.walk()]
+    assert read[1:] == [("x/one", "1"), ("x/two", "2")]
 
 
 def test_a_part_that_is_not_read_is_passed_over():
     body = b"before\r\n--b  \r\nX: 1\r\n\r\none\r\n--b\r\n\r\ntwo\r\n--b--\r\nafter"
-    found: Iterator = parts(read_in_pieces(body, size=5), boundary="b")
+    found = parts(read_in_pieces(body, size=5), boundary="b")
     assert next(found).headers == {"x": "1"}
     second = next(found)
     assert (second.headers, b"".join(second.content)) == ({}, b"two")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -16,9 +17,9 @@ from delineate.studies.dicomweb.negotiation import NotAcceptable
 from tests.delineate.studies.files import image
 
 
-def header_of(dataset: pydicom.Dataset) -> dict:
+def header_of(dataset: pydicom.Dataset) -> dict[str, Any]:
     """As it is kept."""
-    header = dataset.to_json_dict()
+    header: dict[str, Any] = dataset.to_json_dict()
     del header["7FE00010"]
     return header
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,15 +65,16 @@ def content(project, lead):
     return project
 
 
-def found(client: Client, project, address: str, **parameters) -> list[dict]:
+def found(client: Client, project, address: str, **parameters) -> list[dict[str, Any]]:
     """What a search finds."""
     response = client.get(f"/dicomweb/{project.id}/{address}", parameters)
     assert response.status_code == 200, response.content
     assert response["Content-Type"] == "application/dicom+json"
-    return response.json()
+    items: list[dict[str, Any]] = response.json()
+    return items
 
 
-def values(items: list[dict], tag: str) -> list:
+def values(items: list[dict[str, Any]], tag: str) -> list[Any]:
     """An attribute's first value of each."""
     return [item[tag]["Value"][0] for item in items]
 
