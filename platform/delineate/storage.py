@@ -22,15 +22,15 @@ CHUNK_BYTES = 1024 * 1024
 _UNFINISHED = ".writing-"  # begins the name of a file that is not yet an object
 
 
-def put(key: str, data: bytes) -> None:
-    """Store ``data`` under ``key``, whole or not at all, durably."""
+def put(key: str, data: bytes, *, durable: bool = True) -> None:
+    """Store ``data`` under ``key``, whole or not at all; not ``durable``: it can be made anew."""
     try:
-        put_chunks(key, iter([data]))
+        put_chunks(key, iter([data]), durable=durable)
     except FileNotFoundError:  # its folder was deleted meanwhile: what comes after that stays
-        put_chunks(key, iter([data]))
+        put_chunks(key, iter([data]), durable=durable)
 
 
-def put_chunks(key: str, chunks: Iterator[bytes]) -> int:
+def put_chunks(key: str, chunks: Iterator[bytes], *, durable: bool = True) -> int:
     """Store a stream of chunks under ``key``, whole or not at all; the number of bytes."""
     filesystem, path = _locate(key)
     size = 0
@@ -46,8 +46,9 @@ def put_chunks(key: str, chunks: Iterator[bytes]) -> int:
         with os.fdopen(handle, "wb") as target:
             for chunk in chunks:
                 size += target.write(chunk)
-            target.flush()
-            os.fsync(target.fileno())
+            if durable:
+                target.flush()
+                os.fsync(target.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

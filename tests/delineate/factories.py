@@ -24,6 +24,7 @@ from delineate.projects.models import Label, Membership, Project, Role
 from delineate.projects.services import NewLabel, create_project
 from delineate.registry.models import ModelVersion
 from delineate.studies.models import Instance, Series, Slice, Study, Subject
+from delineate.studies.pixels import describe_pixels
 from mlworker.contract import masks
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key
 
@@ -135,7 +136,9 @@ def new_series(
     )
     for first in range(0, len(pixels), frames_per_instance):
         of_instance = range(first, min(first + frames_per_instance, len(pixels)))
-        instance = _new_instance(series, sop_class_uid=sop_class_uid, frames=len(of_instance))
+        instance = _new_instance(
+            series, sop_class_uid=sop_class_uid, frames=len(of_instance), stored=pixels[first]
+        )
         for number, index in enumerate(reversed(of_instance), start=1):
             _new_slice(
                 instance,
@@ -197,13 +200,18 @@ def new_model(digest: str = "ab" * 32, *, is_default: bool = True) -> ModelVersi
     )
 
 
-def _new_instance(series: Series, *, sop_class_uid: str, frames: int) -> Instance:
+def _new_instance(
+    series: Series, *, sop_class_uid: str, frames: int, stored: npt.NDArray[Any]
+) -> Instance:
     sop_instance_uid = new_uid()
     header = Dataset()
     header.SOPClassUID = sop_class_uid
     header.SOPInstanceUID = sop_instance_uid
+    header.StudyInstanceUID = series.study.study_uid
+    header.SeriesInstanceUID = series.series_uid
     header.Modality = series.modality
-    header.Rows, header.Columns = series.rows, series.columns
+    header.PhotometricInterpretation = "MONOCHROME2"
+    describe_pixels(header, stored)
     header.PatientIdentityRemoved = "YES"
     return Instance.objects.create(
         series=series,

@@ -60,7 +60,18 @@ ADMINISTRATION = {
     ("GET", "/api/models/uploads"),
     ("PUT", "/api/models/default"),
 }
-SERIES = "/dicomweb/{project_id}/studies/{study_uid}/series/{series_uid}"
+DICOMWEB = "/dicomweb/{project_id}"
+STUDY = "studies/{study_uid}"
+SERIES = f"{STUDY}/series/{{series_uid}}"
+INSTANCE = f"{SERIES}/instances/{{sop_uid}}"
+RESOURCES = {
+    *("studies", "series", "instances"),
+    *(STUDY, f"{STUDY}/series", f"{STUDY}/instances", f"{STUDY}/metadata"),
+    *(SERIES, f"{SERIES}/instances", f"{SERIES}/metadata"),
+    *(INSTANCE, f"{INSTANCE}/metadata", f"{INSTANCE}/bulkdata/7FE00010"),
+    *(f"{INSTANCE}/rendered", f"{INSTANCE}/thumbnail", f"{INSTANCE}/frames/{{numbers}}"),
+    *(f"{INSTANCE}/frames/{{number}}/{form}" for form in ("rendered", "thumbnail")),
+}
 # About a project's objects: what its members need.
 NEEDED = {
     ("GET", "/api/projects/{project_id}"): Action.VIEW,
@@ -88,8 +99,7 @@ NEEDED = {
     ("GET", "/api/projects/{project_id}/subjects"): Action.MANAGE_SUBJECTS,
     ("POST", "/api/subjects/{subject_id}/merge"): Action.MANAGE_SUBJECTS,
     ("POST", "/api/subjects/{subject_id}/erase"): Action.MANAGE_SUBJECTS,
-    ("GET", f"{SERIES}/metadata"): Action.VIEW,
-    ("GET", f"{SERIES}/instances/{{sop_uid}}/frames/{{number}}"): Action.VIEW,
+    **{("GET", f"{DICOMWEB}/{resource}"): Action.VIEW for resource in RESOURCES},
     ("GET", "/api/projects/{project_id}/progress"): Action.VIEW,
     ("GET", "/api/projects/{project_id}/tasks"): Action.VIEW,
     ("POST", "/api/series/{series_id}/task"): Action.VIEW,
@@ -187,6 +197,7 @@ def new_world(name: str) -> World:
             "series_uid": series.series_uid,
             "sop_uid": of_series.instance.sop_instance_uid,
             "number": of_series.frame_number,
+            "numbers": of_series.frame_number,
         },
     )
 

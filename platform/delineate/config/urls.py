@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import path, re_path
+from django.urls import include, path, re_path
 
 from delineate.accounts.api import router as accounts
 from delineate.annotation.api import router as annotation
@@ -12,7 +12,6 @@ from delineate.config.pages import page
 from delineate.exports.api import router as exports
 from delineate.projects.api import router as projects
 from delineate.registry.api import router as registry
-from delineate.studies import dicomweb
 from delineate.studies.api import router as studies
 from delineate.studies.tus import router as transfers
 
@@ -20,13 +19,10 @@ api = new_api()
 for router in (accounts, projects, registry, studies, transfers, annotation, exports):
     api.add_router("", router)
 
-SERIES = "dicomweb/<uuid:project_id>/studies/<str:study_uid>/series/<str:series_uid>"
-
 urlpatterns = [
     path("api/health", health),
     path("api/", api.urls),
-    path(f"{SERIES}/metadata", dicomweb.series_metadata),
-    path(f"{SERIES}/instances/<str:sop_uid>/frames/<int:number>", dicomweb.frame),
+    path("dicomweb/<uuid:project_id>/", include("delineate.studies.dicomweb.urls")),
     # Assets have hashed names and are answered before this, or do not exist.
     re_path(r"^(?!api/|ws/|dicomweb/|static/|assets/)", page),
 ]

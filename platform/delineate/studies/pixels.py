@@ -137,6 +137,11 @@ def parse(data: bytes) -> Dataset:
     return dataset
 
 
+def is_taken(sop_class: str) -> bool:
+    """Whether objects of a class go in at all; `check_kind` says more of one of them."""
+    return sop_class in _IMAGES
+
+
 def check_kind(dataset: Dataset) -> None:
     """Refuse by name what is not an image that can be delineated here."""
     sop_class = str(dataset.get("SOPClassUID", "") or "")
@@ -144,7 +149,7 @@ def check_kind(dataset: Dataset) -> None:
         raise Refused("directory", "The file is a DICOMDIR: an index, not an image.")
     if not sop_class and "PixelData" in dataset:
         dataset.SOPClassUID = sop_class = _UNSAID
-    if sop_class not in _IMAGES:
+    if not is_taken(sop_class):
         # What is no name of the standard's may be anything: it is not repeated.
         name = UID_dictionary.get(sop_class, ("a private SOP class",))[0]
         raise Refused("unsupported_kind", f"Not an image that can be delineated: {name}.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
@@ -31,6 +34,9 @@ from delineate.studies.models import (
 from mlworker.contract.messages import SliceImage, Window
 
 Reader = User | AnonymousUser
+T = TypeVar("T")
+
+READ_AT_ONCE: Final = 32  # headers; of an enhanced object one can be a megabyte
 
 # A report has a line for each of 100,000 files: it is counted where it lies.
 _FATES: Final = """
@@ -187,34 +193,141 @@ def prepared_slices(series: Series, *, model_digest: str) -> set[UUID]:
     )
 
 
-def headers_in(project: Project, *, study_uid: str, series_uid: str) -> list[dict[str, Any]]:
-    """The headers of a DICOM series' instances as DICOM JSON, each once; NotFound."""
-    instances = Instance.objects.filter(
-        series__study__project=project,
-        series__study__study_uid=study_uid,
-        series__series_uid=series_uid,
+def studies_in(project: Project) -> QuerySet[Study]:
+    """The project's studies."""
+    return Study.objects.filter(project=project)
+
+
+def series_in(project: Project) -> QuerySet[Series]:
+    """The project's series, each volume of a DICOM series a row."""
+    return Series.objects.filter(study__project=project)
+
+
+def instances_in(
+    project: Project,
+    *,
+    study_uid: str | None = None,
+    series_uid: str | None = None,
+    sop_uid: str | None = None,
+) -> QuerySet[Instance]:
+    """The project's instances; one whose frames belong to several volumes has a row in each."""
+    named = {
+        "series__study__study_uid": study_uid,
+        "series__series_uid": series_uid,
+        "sop_instance_uid": sop_uid,
+    }
+    return Instance.objects.filter(
+        series__study__project=project, **{path: uid for path, uid in named.items() if uid}
     )
-    # An instance whose frames belong to several volumes has a row in each.
-    headers = {instance.sop_instance_uid: instance.header for instance in instances}
-    if not headers:
-        raise NotFound("There is no such series.")
-    return list(headers.values())
+
+
+@dataclass(frozen=True)
+class Header:
+    """An instance's header as it is kept here, and whose it is."""
+
+    dicom_json: dict[str, Any]
+    pseudonym: str
+    study_number: int
+
+
+def headers_in(
+    project: Project, *, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+) -> Iterator[Header]:
+    """The headers of a study, of a series in it, or of an instance, each once; NotFound."""
+    grouped = _grouped(
+        instances_in(project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
+    )
+    return (
+        header for ids in _batches([ids[0] for ids in grouped]) for header in _headers(ids).values()
+    )
+
+
+def objects_in(
+    project: Project, *, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+) -> Iterator[tuple[Header, list[Slice]]]:
+    """The same with their frames, in the order of the frames' numbers; NotFound."""
+    grouped = _grouped(
+        instances_in(project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
+    )
+    return (each for batch in _batches(grouped) for each in _objects(batch))
+
+
+def slices_in(
+    project: Project, *, study_uid: str, series_uid: str, sop_uid: str, frames: Sequence[int] = ()
+) -> list[Slice]:
+    """Frames of an instance, in the order asked for, or all of them; NotFound when one lacks."""
+    # Along the indices: study, series, instance, frame. By way of the slice's own series it would
+    # read every slice of that to find one.
+    slices = Slice.objects.filter(
+        instance__series__study__project=project,
+        instance__series__study__study_uid=study_uid,
+        instance__series__series_uid=series_uid,
+        instance__sop_instance_uid=sop_uid,
+    ).order_by("frame_number")
+    found = {
+        slice_.frame_number: slice_
+        for slice_ in (slices.filter(frame_number__in=frames) if frames else slices)
+    }
+    wanted = frames or list(found)
+    if not wanted or not found.keys() >= set(wanted):
+        raise NotFound("There is no such frame.")
+    return [found[number] for number in wanted]
 
 
 def slice_in(
     project: Project, *, study_uid: str, series_uid: str, sop_uid: str, frame: int
 ) -> Slice:
     """A frame of an instance by its UIDs and number; NotFound."""
-    slice_ = Slice.objects.filter(
-        series__study__project=project,
-        series__study__study_uid=study_uid,
-        series__series_uid=series_uid,
-        instance__sop_instance_uid=sop_uid,
-        frame_number=frame,
-    ).first()
-    if slice_ is None:
-        raise NotFound("There is no such frame.")
-    return slice_
+    return slices_in(
+        project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid, frames=[frame]
+    )[0]
+
+
+def bits_stored_of(slice_: Slice) -> int:
+    """BitsStored of the slice's instance, without the rest of its header."""
+    value = (
+        Instance.objects.filter(slices=slice_)
+        .values_list("header__00280101__Value__0", flat=True)
+        .get()
+    )
+    return int(value or 0)
+
+
+def _grouped(instances: QuerySet[Instance]) -> list[list[UUID]]:
+    """The rows of each instance, in order of series and instance; NotFound where there are none."""
+    groups: dict[tuple[str, str], list[UUID]] = {}
+    order = (*(f"series__{each}" for each in SERIES_ORDER), "sop_instance_uid")
+    rows = instances.order_by(*order).values_list("series__series_uid", "sop_instance_uid", "id")
+    for series_uid, sop_uid, row in rows.iterator():
+        groups.setdefault((series_uid, sop_uid), []).append(row)
+    if not groups:
+        raise NotFound("There is no such study, series or instance.")
+    return list(groups.values())
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + READ_AT_ONCE] for start in range(0, len(items), READ_AT_ONCE))
+
+
+def _headers(ids: Sequence[UUID]) -> dict[UUID, Header]:
+    """In the order of ``ids``; those deleted meanwhile are missing."""
+    rows = Instance.objects.filter(id__in=ids).values_list(
+        "id", "header", "series__study__subject__pseudonym", "series__study__number"
+    )
+    found = {row: Header(*rest) for row, *rest in rows}
+    return {row: found[row] for row in ids if row in found}
+
+
+def _objects(batch: Sequence[list[UUID]]) -> Iterator[tuple[Header, list[Slice]]]:
+    slices: dict[UUID, list[Slice]] = defaultdict(list)
+    rows = [row for ids in batch for row in ids]
+    for slice_ in Slice.objects.filter(instance__in=rows):
+        slices[slice_.instance_id].append(slice_)
+    headers = _headers([ids[0] for ids in batch])
+    for ids in batch:
+        if (header := headers.get(ids[0])) is not None:
+            frames = [slice_ for row in ids for slice_ in slices[row]]
+            yield header, sorted(frames, key=lambda slice_: slice_.frame_number)
 
 
 def image_of(slice_: Slice) -> SliceImage:

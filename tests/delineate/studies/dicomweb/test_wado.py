@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import email
+import io
+import json
 import uuid
 
+import jpeg_ls
 import numpy as np
 import pytest
 from django.http import HttpResponse
 from django.test import Client
+from PIL import Image
 from pydicom import Dataset
 
+from delineate import storage
+from delineate.errors import NotFound
 from delineate.projects.models import Role
 from delineate.studies.models import Instance, Series
 from tests.delineate.factories import (
@@ -19,6 +25,8 @@ from tests.delineate.factories import (
     lead_of,
     new_member,
     new_project,
+    new_series,
+    new_study,
     new_user,
 )
 from tests.delineate.studies.files import image, send_and_ingest, zipped
@@ -45,7 +53,7 @@ def test_metadata_say_what_the_files_say(project, lead):
     response = lead.get(f"{_series_url()}/metadata")
 
     assert response["Content-Type"] == "application/dicom+json"
-    headers = [Dataset.from_json(header) for header in response.json()]
+    headers = [Dataset.from_json(header, _pixels_at) for header in json.loads(response.getvalue())]
     assert len(headers) == 3
     for header in headers:
         original = files[int(header.InstanceNumber)]
@@ -110,6 +118,101 @@ def test_what_is_not_there_is_not_found(project, lead):
 def test_it_is_for_reading_only(project, lead):
     send_and_ingest(lead, project, zipped([image()]))
     assert lead.post(_frame_url(1)).status_code == 405
+
+
+def test_frames_compress_for_who_takes_any_transfer_syntax(project, lead):
+    y, x = np.mgrid[:32, :40]
+    file = image(pixels=(x - 3 * y).astype(np.int16))
+    send_and_ingest(lead, project, zipped([file]))
+    any_ = "multipart/related; type=application/octet-stream; transfer-syntax=*"
+    response = lead.get(_frame_url(1), HTTP_ACCEPT=any_)
+    media_type, content = _only_part(response)
+    assert media_type == "application/octet-stream;transfer-syntax=1.2.840.10008.1.2.4.80"
+    assert len(content) < len(file.PixelData)
+    assert bytes(jpeg_ls.decode_pixel_data(content)[0]) == file.PixelData
+    assert "Accept" in response["Vary"]
+    bare = lead.get(_frame_url(1), HTTP_ACCEPT="application/octet-stream")
+    assert (bare.content, bare["Content-Type"].partition(";")[0]) == (
+        file.PixelData,
+        "application/octet-stream",
+    )
+
+
+def test_what_cannot_be_compressed_goes_as_it_is_or_is_refused(project, lead):
+    send_and_ingest(lead, project, zipped([image(pixels=np.ones((8, 10), np.uint32))]))
+    any_ = "multipart/related; type=application/octet-stream; transfer-syntax=*"
+    media_type, content = _only_part(lead.get(_frame_url(1), HTTP_ACCEPT=any_))
+    assert media_type == "application/octet-stream;transfer-syntax=1.2.840.10008.1.2.1"
+    assert content == np.ones((8, 10), "<u4").tobytes()
+    only = 'multipart/related; type="image/jls"'
+    assert lead.get(_frame_url(1), HTTP_ACCEPT=only).status_code == 406
+
+
+def test_a_kept_frame_costs_one_query_for_its_slice_and_no_header(
+    project, lead, django_assert_num_queries
+):
+    send_and_ingest(lead, project, zipped([image(pixels=np.zeros((32, 40), np.int16))]))
+    any_ = "multipart/related; type=application/octet-stream; transfer-syntax=*"
+    lead.get(_frame_url(1), HTTP_ACCEPT=any_)
+    address = _frame_url(1)
+    with django_assert_num_queries(4) as queries:  # session, user, project, slice
+        lead.get(address, HTTP_ACCEPT=any_)
+    assert not any("header" in query["sql"] for query in queries.captured_queries)
+
+
+def test_a_study_is_read_while_it_is_sent(project, lead):
+    series = new_series(new_study(project), pixels=np.zeros((70, 8, 10), np.int16))
+    address = f"/dicomweb/{project.id}/studies/{series.study.study_uid}"
+    pieces = iter(lead.get(address))
+    assert next(pieces).startswith(b"--")
+    assert b"DICM" in next(pieces)
+    storage.delete_prefix(f"studies/{series.study_id}/")
+    with pytest.raises(NotFound):  # cuts the answer off: a part of a study is not taken for it
+        list(pieces)
+
+
+def test_pictures_are_windowed_as_asked(project, lead):
+    pixels = np.array([[0, 100], [200, 300]], np.uint16)
+    file = image(pixels=pixels, RescaleIntercept=0, WindowCenter=100, WindowWidth=100)
+    send_and_ingest(lead, project, zipped([file]))
+    address = _frame_url(1)
+    for parameters, expected in (
+        ({}, [[0, 129], [255, 255]]),
+        ({"window": "150,400"}, [[32, 96], [160, 224]]),
+        ({"window": "150,400,linear"}, [[32, 96], [160, 224]]),
+    ):
+        response = lead.get(f"{address}/rendered", parameters, HTTP_ACCEPT="image/png")
+        assert np.asarray(Image.open(io.BytesIO(response.content))).tolist() == expected
+    sizes = {
+        name: Image.open(io.BytesIO(lead.get(f"{address}/{name}", more).content)).size
+        for name, more in (("thumbnail", {}), ("rendered", {"viewport": "30,60", "quality": "50"}))
+    }
+    assert sizes == {"thumbnail": (128, 128), "rendered": (30, 30)}
+
+
+def test_what_cannot_be_understood_is_malformed(project, lead):
+    send_and_ingest(lead, project, zipped([image()]))
+    address = _frame_url(1)
+    for wrong in (
+        f"{address}/rendered?window=1",
+        f"{address}/rendered?window=1,0.5",
+        f"{address}/rendered?window=1,inf",
+        f"{address}/rendered?window=1,2,sigmoid",
+        f"{address}/rendered?viewport=0,5",
+        f"{address}/rendered?viewport=5",
+        f"{address}/rendered?quality=101",
+        address.replace("/frames/1", "/frames/1,,2"),
+        address.replace("/frames/1", "/frames/one"),
+        address.replace("/frames/1", "/frames/99999"),
+    ):
+        response = lead.get(wrong)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "malformed"), wrong
+
+
+def _pixels_at(address: str) -> bytes:
+    """Where the metadata says that pixels lie."""
+    assert address.endswith("/bulkdata/7FE00010")
+    return b""
 
 
 def _series_url() -> str:
