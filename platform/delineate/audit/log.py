@@ -180,6 +180,32 @@ def study_deleted(project_id: UUID, study_id: UUID, *, by: Actor | None, **count
     _record(project_id, "study_deleted", by=by, subject=f"study {study_id}", **counts)
 
 
+def series_released(project_id: UUID, series_id: UUID, *, by: Actor | None, reason: str) -> None:
+    """Somebody has looked at a held series and let everybody open it."""
+    _record(project_id, "series_released", by=by, subject=f"series {series_id}", reason=reason)
+
+
+def series_blacked_out(
+    project_id: UUID,
+    series_id: UUID,
+    *,
+    by: Actor | None,
+    reason: str,
+    boxes: list[str],
+    slices: int,
+) -> None:
+    """Boxes of a held series' pixels are black for good, and everybody may open it."""
+    _record(
+        project_id,
+        "series_blacked_out",
+        by=by,
+        subject=f"series {series_id}",
+        reason=reason,
+        boxes=boxes,
+        slices=slices,
+    )
+
+
 def mask_accepted(
     project_id: UUID, revision_id: UUID, *, by: Actor | None, **data: chain.Value
 ) -> None:

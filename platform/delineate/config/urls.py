@@ -14,9 +14,10 @@ from delineate.projects.api import router as projects
 from delineate.registry.api import router as registry
 from delineate.studies import dicomweb
 from delineate.studies.api import router as studies
+from delineate.studies.quarantine_api import router as quarantine
 
 api = new_api()
-for router in (accounts, projects, registry, studies, annotation, exports):
+for router in (accounts, projects, registry, studies, quarantine, annotation, exports):
     api.add_router("", router)
 
 SERIES = "dicomweb/<uuid:project_id>/studies/<str:study_uid>/series/<str:series_uid>"

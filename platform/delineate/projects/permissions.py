@@ -24,6 +24,7 @@ class Action(StrEnum):
     EXPORT = "export"
     MANAGE = "manage"  # labels, members, the project's name and privacy
     DELETE_STUDY = "delete_study"
+    RELEASE = "release"  # look at what is in quarantine, black out, let go
     VIEW_AUDIT = "view_audit"
 
 
@@ -44,6 +45,7 @@ _IN_WORDS: Final[Mapping[Action, str]] = {
     Action.EXPORT: "export from this project",
     Action.MANAGE: "change this project's name, privacy, labels or members",
     Action.DELETE_STUDY: "delete studies of this project",
+    Action.RELEASE: "look into this project's quarantine",
     Action.VIEW_AUDIT: "see this project's activity",
 }
 

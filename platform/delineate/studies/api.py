@@ -15,7 +15,7 @@ from delineate.projects.selectors import project_for
 from delineate.registry.selectors import active_digest
 from delineate.studies import selectors, services
 from delineate.studies.geometry import SENTENCES, Oddity
-from delineate.studies.models import Series, Study, Upload
+from delineate.studies.models import Quarantine, Series, Study, Upload
 
 router = Router(tags=["studies"])
 
@@ -44,11 +44,17 @@ class UploadSummary(Schema):
     error_code: str
     error_message: str
     fates: dict[str, int]
+    held: int
 
     @staticmethod
     def resolve_fates(upload: Upload) -> dict[str, int]:
         """How many files were stored, duplicate, skipped and refused."""
         return dict(Counter(line["fate"] for line in upload.report))
+
+    @staticmethod
+    def resolve_held(upload: Upload) -> int:
+        """How many of the files went into quarantine."""
+        return sum(line["code"] == "in_quarantine" for line in upload.report)
 
 
 class UploadOut(UploadSummary):
@@ -78,6 +84,7 @@ class SeriesOut(Schema):
     prepared: int
     is_color: bool
     oddities: list[OddityOut]
+    quarantine: Quarantine
 
     @staticmethod
     def resolve_oddities(series: Series) -> list[OddityOut]:

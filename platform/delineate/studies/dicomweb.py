@@ -17,10 +17,12 @@ from delineate.errors import DelineateError, NotSignedIn
 from delineate.projects.models import Project
 from delineate.projects.selectors import project_for
 from delineate.studies import selectors
-from delineate.studies.models import Slice
+from delineate.studies.models import Quarantine, Slice
 
-# A frame never changes under its UIDs, and is for the signed-in person only.
+# A frame never changes under its UIDs, and is for the signed-in person only …
 _CACHE = "private, max-age=31536000, immutable"
+# … but for one that is held: boxes may still be blacked out of it.
+_CACHE_OF_HELD = "private, no-store"
 
 
 @require_GET
@@ -30,7 +32,9 @@ def series_metadata(
     """The headers of a series' instances as DICOM JSON."""
     try:
         project = _project(request, project_id)
-        headers = selectors.headers_in(project, study_uid=study_uid, series_uid=series_uid)
+        headers = selectors.headers_in(
+            project, study_uid=study_uid, series_uid=series_uid, reader=request.user
+        )
     except DelineateError as error:
         return answer(error)
     return JsonResponse(headers, safe=False, content_type="application/dicom+json")
@@ -49,7 +53,12 @@ def frame(
     try:
         project = _project(request, project_id)
         slice_ = selectors.slice_in(
-            project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid, frame=number
+            project,
+            study_uid=study_uid,
+            series_uid=series_uid,
+            sop_uid=sop_uid,
+            frame=number,
+            reader=request.user,
         )
         pixels = _pixels(slice_)
     except DelineateError as error:
@@ -63,7 +72,8 @@ def frame(
         f"--{boundary}\r\n{kind}\r\n\r\n".encode() + pixels + f"\r\n--{boundary}--\r\n".encode(),
         content_type=f'multipart/related; type="application/octet-stream"; boundary={boundary}',
     )
-    response["Cache-Control"] = _CACHE
+    is_held = slice_.series.quarantine == Quarantine.HELD
+    response["Cache-Control"] = _CACHE_OF_HELD if is_held else _CACHE
     return response
 
 

@@ -10,14 +10,17 @@ from django.db.models import Count, Prefetch, Q, QuerySet
 from pydicom import Dataset
 
 from delineate.accounts.models import User
-from delineate.errors import NotFound
+from delineate.errors import NotAllowed, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
+from delineate.projects.permissions import Action, role_in, roles_with
 from delineate.projects.selectors import projects_of
 from delineate.studies.models import (
     SERIES_ORDER,
+    BlackOut,
     Encoding,
     Instance,
+    Quarantine,
     Series,
     Slice,
     Study,
@@ -26,6 +29,36 @@ from delineate.studies.models import (
 from mlworker.contract.messages import SliceImage, Window
 
 Reader = User | AnonymousUser
+
+
+class InQuarantine(NotAllowed):
+    """Its pixels may show a patient's name, and nobody has looked at them yet."""
+
+    code = "in_quarantine"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The series is in quarantine: a project lead looks first whether a name stands in it."
+        )
+
+
+def not_held(to_series: str = "") -> Q:
+    """Of series, or of what hangs on them: that nobody is kept from by quarantine."""
+    return ~Q(**{f"{to_series}quarantine": Quarantine.HELD})
+
+
+def refuse_held(series: Series) -> None:
+    """Nobody works on a series while it is held; InQuarantine."""
+    if series.quarantine == Quarantine.HELD:
+        raise InQuarantine
+
+
+def refuse_to_show_held(series: Series, *, reader: Reader) -> None:
+    """A held series is shown to those who may release it alone; InQuarantine for others."""
+    if series.quarantine != Quarantine.HELD:
+        return
+    if role_in(series.study.project, user=reader) not in roles_with(Action.RELEASE):
+        raise InQuarantine
 
 
 def study_for(user: Reader, study_id: UUID) -> Study:
@@ -41,7 +74,7 @@ def study_for(user: Reader, study_id: UUID) -> Study:
 
 
 def series_for(user: Reader, series_id: UUID) -> Series:
-    """The series, for members of its project; NotFound for everybody else."""
+    """The series, for members of its project; NotFound for everybody else, InQuarantine."""
     series = (
         Series.objects.filter(id=series_id, study__project__in=projects_of(user))
         .select_related("study__project", "study__subject")
@@ -49,6 +82,7 @@ def series_for(user: Reader, series_id: UUID) -> Series:
     )
     if series is None:
         raise NotFound("There is no such series, or you are not a member of its project.")
+    refuse_to_show_held(series, reader=user)
     return series
 
 
@@ -96,33 +130,68 @@ def prepared_slices(series: Series, *, model_digest: str) -> set[UUID]:
     )
 
 
-def headers_in(project: Project, *, study_uid: str, series_uid: str) -> list[dict[str, Any]]:
-    """The headers of a DICOM series' instances as DICOM JSON, each once; NotFound."""
-    instances = Instance.objects.filter(
-        series__study__project=project,
-        series__study__study_uid=study_uid,
-        series__series_uid=series_uid,
-    )
-    # An instance whose frames belong to several volumes has a row in each.
-    headers = {instance.sop_instance_uid: instance.header for instance in instances}
-    if not headers:
+def headers_in(
+    project: Project, *, study_uid: str, series_uid: str, reader: Reader
+) -> list[dict[str, Any]]:
+    """The headers of a DICOM series' instances as DICOM JSON, each once; NotFound, InQuarantine."""
+    volumes = Series.objects.filter(
+        study__project=project, study__study_uid=study_uid, series_uid=series_uid
+    ).select_related("study__project")
+    if not volumes:
         raise NotFound("There is no such series.")
+    held: list[InQuarantine] = []
+    # An instance whose frames belong to several volumes has a row in each.
+    headers: dict[str, dict[str, Any]] = {}
+    for volume in volumes:
+        try:
+            refuse_to_show_held(volume, reader=reader)
+        except InQuarantine as refusal:
+            held.append(refusal)
+            continue
+        instances = Instance.objects.filter(series=volume)
+        headers |= {instance.sop_instance_uid: instance.header for instance in instances}
+    if held and not headers:
+        raise held[0]
     return list(headers.values())
 
 
 def slice_in(
-    project: Project, *, study_uid: str, series_uid: str, sop_uid: str, frame: int
+    project: Project, *, study_uid: str, series_uid: str, sop_uid: str, frame: int, reader: Reader
 ) -> Slice:
-    """A frame of an instance by its UIDs and number; NotFound."""
-    slice_ = Slice.objects.filter(
-        series__study__project=project,
-        series__study__study_uid=study_uid,
-        series__series_uid=series_uid,
-        instance__sop_instance_uid=sop_uid,
-        frame_number=frame,
-    ).first()
+    """A frame of an instance by its UIDs and number, with its series; NotFound, InQuarantine."""
+    slice_ = (
+        Slice.objects.filter(
+            series__study__project=project,
+            series__study__study_uid=study_uid,
+            series__series_uid=series_uid,
+            instance__sop_instance_uid=sop_uid,
+            frame_number=frame,
+        )
+        .select_related("series__study__project")
+        .first()
+    )
     if slice_ is None:
         raise NotFound("There is no such frame.")
+    refuse_to_show_held(slice_.series, reader=reader)
+    return slice_
+
+
+def held_series(project: Project) -> QuerySet[Series]:
+    """What a lead has to look at, each with its ``slice_count`` and last black-out."""
+    held = Series.objects.filter(study__project=project, quarantine=Quarantine.HELD)
+    return (
+        held.select_related("study__subject")
+        .prefetch_related(Prefetch("black_outs", queryset=BlackOut.objects.all()))
+        .annotate(slice_count=Count("slices"))
+        .order_by("study__number", *SERIES_ORDER[1:], "id")
+    )
+
+
+def slice_at(series: Series, index: int) -> Slice:
+    """A series' slice by its place; NotFound."""
+    slice_ = series.slices.filter(index=index).first()
+    if slice_ is None:
+        raise NotFound("The series has no such slice.")
     return slice_
 
 

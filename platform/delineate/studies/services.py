@@ -22,7 +22,8 @@ from delineate.errors import Conflict, Invalid, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
-from delineate.studies.models import Encoding, Slice, Study, Upload, WayIn
+from delineate.studies import encoding
+from delineate.studies.models import Slice, Study, Upload, WayIn
 from delineate.studies.tasks import ingest_upload_task
 from mlworker.contract.artifacts import study_prefix
 
@@ -112,20 +113,12 @@ def delete_study(study: Study, *, by: User) -> None:
         if locked is None:
             raise NotFound("The study has been deleted already.")
         slices = Slice.objects.filter(series__study=locked)
-        embeddings = set(
-            Encoding.objects.filter(slice__in=slices).values_list("embedding_key", flat=True)
-        )
+        embeddings = encoding.forget(slices)
         counts = {"series": locked.series.count(), "slices": slices.count()}
         locked.delete()
-        # Equal pixels elsewhere share an embedding.
-        still_used = set(
-            Encoding.objects.filter(embedding_key__in=embeddings).values_list(
-                "embedding_key", flat=True
-            )
-        )
         audit.study_deleted(study.project_id, study.id, by=by, **counts)
         live.tell(study.project_id, "study_deleted", id=study.id)
-        transaction.on_commit(partial(_remove_objects, study.id, embeddings - still_used))
+        transaction.on_commit(partial(_remove_objects, study.id, embeddings))
 
 
 def _refuse_by_size(files: Sequence[File[bytes]], size_bytes: int) -> None:

@@ -9,20 +9,28 @@ from celery import shared_task
 from pydantic import ValidationError
 
 from delineate import jobs
-from delineate.studies import encoding, ingest
-from delineate.studies.models import Upload
+from delineate.studies import black_out, encoding, ingest
+from delineate.studies.models import BlackOut, Upload
 from mlworker.contract.messages import EVENT_TASK, event_adapter
 
 logger = logging.getLogger(__name__)
 
 # One file is at most 1 GiB and an upload 20,000 files; a job that outlives this is taken over.
 INGEST_TAKES_AT_MOST_S = 3600
+# 10,000 frames of a large clip; one that outlives this is begun anew.
+BLACK_OUT_TAKES_AT_MOST_S = 3600
 
 
 @shared_task(name="delineate.ingest_upload", time_limit=INGEST_TAKES_AT_MOST_S)  # type: ignore[untyped-decorator]
 def ingest_upload_task(upload_id: str) -> None:
     """Ingest an upload; safe to run twice."""
     ingest.ingest(UUID(upload_id))
+
+
+@shared_task(name="delineate.black_out", time_limit=BLACK_OUT_TAKES_AT_MOST_S)  # type: ignore[untyped-decorator]
+def black_out_task(black_out_id: str) -> None:
+    """Black boxes out of a series; safe to run twice."""
+    black_out.run(UUID(black_out_id))
 
 
 @shared_task(name=EVENT_TASK, time_limit=60)  # type: ignore[untyped-decorator]
@@ -41,4 +49,6 @@ def sweep_jobs_task() -> None:
     """Send again what is owed and has been silent."""
     for upload in jobs.release_after_silence(Upload):
         ingest_upload_task.delay(str(upload.id))
+    for owed in jobs.release_after_silence(BlackOut):
+        black_out_task.delay(str(owed.id))
     encoding.sweep()

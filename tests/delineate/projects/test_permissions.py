@@ -19,6 +19,7 @@ EXPECTED = {
     Action.EXPORT: (True, False, False),
     Action.MANAGE: (True, False, False),
     Action.DELETE_STUDY: (True, False, False),
+    Action.RELEASE: (True, False, False),
     Action.VIEW_AUDIT: (True, False, False),
 }
 ROLES = (Role.LEAD, Role.REVIEWER, Role.ANNOTATOR)

@@ -169,7 +169,7 @@ def test_pictures_go_in_by_the_front_door_without_what_is_written_beside_them() 
     upload = send_and_ingest(lead, project, zipped(files))
     again = send_and_ingest(lead, project, files[f"{NAME}.png"])
 
-    assert fates(upload) == [*[("stored", "")] * 4, ("refused", "unreadable")]
+    assert fates(upload) == [*[("stored", "in_quarantine")] * 4, ("refused", "unreadable")]
     assert fates(again) == [("duplicate", "duplicate")]
     assert {series.modality for series in Series.objects.all()} == {"OT"}
     # One folder, one subject; each loose picture is somebody of their own.
