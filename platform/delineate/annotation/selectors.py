@@ -38,8 +38,8 @@ def project_of(task: Task) -> Project:
 
 
 def tasks_of(project: Project, *, model_digest: str | None) -> QuerySet[Task]:
-    """A project's tasks, each with ``slice_count``, ``prepared``, ``accepted_masks``, and
-    ``last_comment``.
+    """A project's tasks that can be worked on, each with ``slice_count``, ``prepared``,
+    ``accepted_masks``, and ``last_comment``.
     """
     prepared = (
         Encoding.objects.filter(
@@ -61,7 +61,7 @@ def tasks_of(project: Project, *, model_digest: str | None) -> QuerySet[Task]:
     )
     last_review = Review.objects.filter(task=OuterRef("pk")).order_by("-at")
     return (
-        Task.objects.filter(series__study__project=project)
+        Task.objects.filter(not_held("series__"), series__study__project=project)
         .select_related("series__study__subject", "submitted_by")
         .annotate(
             slice_count=Count("series__slices"),

@@ -38,7 +38,5 @@ def test_what_is_written_on_one_slice_is_seen_among_all():
 def test_a_picture_is_never_larger_than_asked_and_keeps_its_shape():
     large = np.zeros((200, 400, 3), dtype=np.uint8)
     small = np.zeros((20, 40), dtype=np.uint8)
-    sizes = [
-        Image.open(io.BytesIO(previews.png(image, side=100))).size for image in (large, small)
-    ]
+    sizes = [Image.open(io.BytesIO(previews.png(image, side=100))).size for image in (large, small)]
     assert sizes == [(100, 50), (40, 20)]
