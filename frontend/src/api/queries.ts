@@ -42,6 +42,11 @@ export const queries = {
       queryKey: ["project", id, "studies"],
       queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/studies", inProject(id))),
     }),
+  quarantine: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "quarantine"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/quarantine", inProject(id))),
+    }),
   uploads: (id: string) =>
     queryOptions({
       queryKey: ["project", id, "uploads"],

@@ -10,8 +10,9 @@ const NOT_A_MEMBER = 4404;
 
 const STALE: Readonly<Record<string, readonly string[]>> = {
   upload: ["uploads", "events"],
-  studies: ["studies", "tasks", "progress", "events"],
-  study_deleted: ["studies", "tasks", "progress", "events"],
+  studies: ["studies", "quarantine", "tasks", "progress", "events"],
+  study_deleted: ["studies", "quarantine", "tasks", "progress", "events"],
+  quarantine: ["quarantine"],
   encoding: ["studies", "tasks", "progress"],
   task: ["tasks", "progress", "events"],
   revisions: ["tasks", "progress", "events"],

@@ -90,6 +90,7 @@ function UploadLine({ upload }: { upload: Schemas["UploadSummary"] }) {
               {files} {fate}
             </Badge>
           ))}
+          {upload.held > 0 && <Badge variant="light" color="yellow">{upload.held} in quarantine</Badge>}
           {refused > 0 && <Text size="xs" c="dimmed">see why</Text>}
         </Group>
       )}
@@ -100,7 +101,7 @@ function UploadLine({ upload }: { upload: Schemas["UploadSummary"] }) {
 function Report({ projectId, upload }: { projectId: string; upload: Schemas["UploadSummary"] }) {
   const { data } = useQuery(queries.upload(projectId, upload.id));
   if (upload.error_message) return <Alert color="red">{upload.error_message}</Alert>;
-  const remarkable = data?.report.filter(({ fate }) => fate !== "stored") ?? [];
+  const remarkable = data?.report.filter(({ fate, code }) => fate !== "stored" || code !== "") ?? [];
   if (remarkable.length === 0) {
     return <Text size="sm" c="dimmed">{upload.finished_at ? "Every file went in." : "Not finished yet."}</Text>;
   }

@@ -13,6 +13,7 @@ export const isUnderWay = ({ state }: Pick<ModelUpload, "state">): boolean => st
 
 export function outcomeOf(upload: ModelUpload): Outcome {
   switch (upload.state) {
+    case "arriving":
     case "pending":
     case "running":
       return {
