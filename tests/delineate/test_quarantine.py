@@ -7,6 +7,7 @@ one is tried here without being listed.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from delineate.annotation.selectors import accepted_masks
 from delineate.annotation.transitions import State
 from delineate.errors import Conflict
 from delineate.exports import selectors as exports
+from delineate.exports.models import Format
 from delineate.exports.services import request_export
 from delineate.projects.models import Project, Role
 from delineate.projects.permissions import ALLOWED, Action
@@ -49,7 +51,7 @@ LETTING_GO = ("/release", "/black-out")
 def world(db) -> World:
     """A project with one of everything, its series held."""
     made = new_world("Livers")
-    series = Series.objects.get(id=made.objects["series_id"])
+    series = Series.objects.get()
     accept_mask(
         series.task,
         np.ones((series.rows, series.columns), dtype=bool),
@@ -74,7 +76,7 @@ def test_nobody_else_opens_it(route, world):
 
 
 def test_nothing_that_can_be_read_tells_of_its_images(world):
-    series = Series.objects.get(id=world.objects["series_id"])
+    series = Series.objects.get()
     secrets = [str(series.task.id).encode()]
     for slice_ in series.slices.select_related("instance"):
         pixels = storage.get(slice_.pixels_key)[-2 * series.rows * series.columns :]
@@ -121,7 +123,7 @@ def test_it_is_in_no_export(world):
         with pytest.raises(Conflict) as refusal:
             request_export(
                 project,
-                format="nifti",
+                format=Format.NIFTI,
                 reviewed_only=reviewed_only,
                 by=world.people[Role.LEAD],
             )
@@ -154,7 +156,7 @@ def test_no_worker_sees_it(world):
     assert set(Encoding.objects.values_list("state", flat=True)) == {"pending"}
 
 
-def _json(world: World, path: str, role: Role) -> object:
+def _json(world: World, path: str, role: Role) -> Any:
     response = ask(Route("GET", path), objects=world.objects, user=world.people[role])
     assert response.status_code == 200
     return json.loads(response.content)

@@ -28,7 +28,7 @@ def shown(
     centre, width = window
     values = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     grey = np.clip((values - np.float32(centre - width / 2)) * np.float32(255 / width), 0, 255)
-    return (255 - grey if inverted else grey).astype(np.uint8)
+    return np.asarray(255 - grey if inverted else grey, np.uint8)
 
 
 def brightest(slices: Iterable[Shown]) -> Shown:

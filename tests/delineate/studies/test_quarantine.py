@@ -69,18 +69,18 @@ class Desk:
         ).json()
         return listed
 
-    def release(self, *series_ids: object) -> HttpResponse:
+    def release(self, *series_ids: object) -> Any:
         """Let these go."""
         return self._post(
             f"/api/projects/{self.project.id}/quarantine/release",
             {"series_ids": [str(each) for each in series_ids]},
         )
 
-    def black_out(self, series: Series, *boxes: dict[str, int]) -> HttpResponse:
+    def black_out(self, series: Series, *boxes: dict[str, int]) -> Any:
         """Ask for boxes to be blacked out."""
         return self._post(f"/api/series/{series.id}/black-out", {"boxes": list(boxes)})
 
-    def _post(self, path: str, body: object) -> HttpResponse:
+    def _post(self, path: str, body: object) -> Any:
         return self.lead.post(path, json.dumps(body), content_type="application/json")
 
 
@@ -302,7 +302,8 @@ def test_a_black_out_that_was_killed_is_finished_by_the_next_attempt(
     before, old_keys = stored(held), keys(held)
     desk.black_out(held, BOX)
     job = BlackOut.objects.get()
-    real, done = getattr(storage, step), []
+    real = getattr(storage, step)
+    done: list[str] = []
 
     def dies(key: str, *data: bytes) -> None:
         if len(done) == survived:
