@@ -3,7 +3,7 @@ import { Alert, Button, Group, Kbd, Loader, Paper, Progress, SimpleGrid, Stack, 
 import { useHotkeys } from "@mantine/hooks";
 import { IconLockOpen2, IconRectangleFilled } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { client, dataOf, throwRefusal, type Schemas } from "../api/client";
 import { queries } from "../api/queries";
 import { showDone } from "../app/refusals";
@@ -29,6 +29,14 @@ export function QuarantineTab({ project }: { project: Project }) {
   const list = held.data ?? [];
   const position = Math.max(0, list.findIndex(({ id }) => id === selectedId));
   const selected = list[position];
+
+  const cards = useRef<HTMLDivElement>(null);
+  const isAny = list.length > 0;
+
+  // Away from the tab that was clicked, which would take the arrows for itself.
+  useEffect(() => {
+    if (isAny) cards.current?.querySelector<HTMLElement>("[aria-current=true]")?.focus({ preventScroll: true });
+  }, [isAny]);
 
   const stale = [["project", project.id]];
   const release = useAct(
@@ -80,7 +88,7 @@ export function QuarantineTab({ project }: { project: Project }) {
     );
   }
   return (
-    <Stack>
+    <Stack ref={cards}>
       <Group justify="space-between" align="flex-start" wrap="nowrap">
         <Text size="sm" c="dimmed" maw={720}>
           A name may stand in the pixels of these. Nobody else can open them until you release them or black out what stands
