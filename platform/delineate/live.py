@@ -34,6 +34,7 @@ What = Literal[
     "project",
     "model",
     "export",  # state, series_done, series_total
+    "quarantine",  # of a series that is blacked out: state, slices_done, slices_total
 ]
 Value = str | int | float | bool | None | list[str]
 

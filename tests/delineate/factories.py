@@ -23,7 +23,8 @@ from delineate.annotation.transitions import State
 from delineate.projects.models import Label, Membership, Project, Role
 from delineate.projects.services import NewLabel, create_project
 from delineate.registry.models import ModelVersion
-from delineate.studies.models import Instance, Series, Slice, Study, Subject
+from delineate.studies.burned_in import Reason
+from delineate.studies.models import Instance, Quarantine, Series, Slice, Study, Subject
 from delineate.studies.pixels import describe_pixels
 from mlworker.contract import masks
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key
@@ -147,6 +148,13 @@ def new_series(
                 stored=pixels[index],
                 position=None if positions is None else positions[index],
             )
+    return series
+
+
+def hold(series: Series, *, because: Reason = Reason.ULTRASOUND) -> Series:
+    """The series in quarantine, as ingest leaves one that may show a name."""
+    series.quarantine, series.held_because = Quarantine.HELD, because
+    series.save(update_fields=["quarantine", "held_because"])
     return series
 
 

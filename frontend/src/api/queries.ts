@@ -47,6 +47,11 @@ export const queries = {
       queryKey: ["project", id, "subjects"],
       queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/subjects", inProject(id))),
     }),
+  quarantine: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "quarantine"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/quarantine", inProject(id))),
+    }),
   uploads: (id: string) =>
     queryOptions({
       queryKey: ["project", id, "uploads"],

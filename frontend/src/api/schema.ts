@@ -384,6 +384,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/projects/{project_id}/quarantine": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Held
+         * @description The project's series that wait for somebody to look at them.
+         */
+        get: operations["delineate_studies_quarantine_api_list_held"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/projects/{project_id}/quarantine/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Release Several
+         * @description Let several series go as they are; those that are not held any more are left alone.
+         */
+        post: operations["delineate_studies_quarantine_api_post_release_several"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/projects/{project_id}/studies": {
         parameters: {
             query?: never;
@@ -486,6 +526,66 @@ export interface paths {
          * @description Upload a zip or single files; ingest goes on afterwards, see the upload's report.
          */
         post: operations["delineate_studies_api_post_upload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/series/{series_id}/black-out": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Black Out
+         * @description Black boxes out of a series for good, then let it go; 409 not_held, being_blacked_out.
+         */
+        post: operations["delineate_studies_quarantine_api_post_black_out"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/series/{series_id}/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Preview
+         * @description A slice as a small picture, or each pixel as bright as on any slice; 422 too_many_slices.
+         */
+        get: operations["delineate_studies_quarantine_api_get_preview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/series/{series_id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Release
+         * @description Let a series go as it is; 409 not_held, being_blacked_out.
+         */
+        post: operations["delineate_studies_quarantine_api_post_release"];
         delete?: never;
         options?: never;
         head?: never;
@@ -857,7 +957,43 @@ export interface components {
          * @description What somebody may want to do in a project.
          * @enum {string}
          */
-        Action: "view" | "annotate" | "review" | "upload" | "export" | "manage" | "delete_study" | "manage_subjects" | "view_audit";
+        Action: "view" | "annotate" | "review" | "upload" | "export" | "manage" | "delete_study" | "manage_subjects" | "release" | "view_audit";
+        /**
+         * BlackBox
+         * @description What is to be black, and on which slices (0 is the first).
+         */
+        BlackBox: {
+            /** First */
+            first: number;
+            /** Last */
+            last: number;
+            /** X0 */
+            x0: number;
+            /** X1 */
+            x1: number;
+            /** Y0 */
+            y0: number;
+            /** Y1 */
+            y1: number;
+        };
+        /**
+         * BlackOutOut
+         * @description Boxes that are being blacked out of a series, and how far that has come.
+         */
+        BlackOutOut: {
+            /** Error Message */
+            error_message: string;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Slices Done */
+            slices_done: number;
+            /** Slices Total */
+            slices_total: number;
+            state: components["schemas"]["JobState"];
+        };
         /**
          * Box
          * @description A box in slice pixels: first column and row, last column and row + 1.
@@ -871,6 +1007,14 @@ export interface components {
             y0: number;
             /** Y1 */
             y1: number;
+        };
+        /**
+         * BoxesIn
+         * @description What is to be black, in slice pixels.
+         */
+        BoxesIn: {
+            /** Boxes */
+            boxes: components["schemas"]["BlackBox"][];
         };
         /**
          * CommentIn
@@ -1112,6 +1256,47 @@ export interface components {
          * @enum {string}
          */
         Format: "nifti" | "nifti_label_map" | "png" | "dicom_seg";
+        /**
+         * HeldSeriesOut
+         * @description A series, or one volume of it, that waits for somebody to look at it.
+         */
+        HeldSeriesOut: {
+            /**
+             * Arrived At
+             * Format: date-time
+             */
+            arrived_at: string;
+            black_out: components["schemas"]["BlackOutOut"] | null;
+            /** Columns */
+            columns: number;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Modality */
+            modality: string;
+            /** Number */
+            number: number;
+            reason: components["schemas"]["ReasonOut"];
+            /** Rows */
+            rows: number;
+            /** Series Uid */
+            series_uid: string;
+            /** Slices */
+            slices: number;
+            /**
+             * Study Id
+             * Format: uuid
+             */
+            study_id: string;
+            /** Study Number */
+            study_number: number;
+            /** Subject */
+            subject: string;
+            /** Volume */
+            volume: number;
+        };
         /**
          * Identities
          * @description Whether it is known here who a patient is.
@@ -1478,6 +1663,46 @@ export interface components {
             points: components["schemas"]["Point"][];
         };
         /**
+         * Quarantine
+         * @description Whether a series may show a patient's name in its pixels, and what was done about it.
+         *
+         *     none          held ──release──> released
+         *                   held ──black out──> blacked_out
+         * @enum {string}
+         */
+        Quarantine: "none" | "held" | "released" | "blacked_out";
+        /**
+         * Reason
+         * @description Why an image is held, the most telling first.
+         * @enum {string}
+         */
+        Reason: "burned_in_annotation" | "recognizable_features" | "screen_save" | "ultrasound" | "secondary_capture";
+        /**
+         * ReasonOut
+         * @description Why a series is held.
+         */
+        ReasonOut: {
+            code: components["schemas"]["Reason"];
+            /** Sentence */
+            sentence: string;
+        };
+        /**
+         * ReleaseIn
+         * @description The series that somebody has looked at.
+         */
+        ReleaseIn: {
+            /** Series Ids */
+            series_ids: string[];
+        };
+        /**
+         * ReleasedOut
+         * @description How many were let go.
+         */
+        ReleasedOut: {
+            /** Released */
+            released: number;
+        };
+        /**
          * ReviewOut
          * @description A reviewer's word.
          */
@@ -1625,6 +1850,7 @@ export interface components {
             oddities: components["schemas"]["OddityOut"][];
             /** Prepared */
             prepared: number;
+            quarantine: components["schemas"]["Quarantine"];
             /** Rows */
             rows: number;
             /** Series Uid */
@@ -1840,6 +2066,8 @@ export interface components {
             files_total: number;
             /** Finished At */
             finished_at: string | null;
+            /** Held */
+            held: number;
             /**
              * Id
              * Format: uuid
@@ -1886,6 +2114,8 @@ export interface components {
             files_total: number;
             /** Finished At */
             finished_at: string | null;
+            /** Held */
+            held: number;
             /**
              * Id
              * Format: uuid
@@ -2481,6 +2711,54 @@ export interface operations {
             };
         };
     };
+    delineate_studies_quarantine_api_list_held: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HeldSeriesOut"][];
+                };
+            };
+        };
+    };
+    delineate_studies_quarantine_api_post_release_several: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReleaseIn"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReleasedOut"];
+                };
+            };
+        };
+    };
     delineate_studies_api_list_studies: {
         parameters: {
             query?: never;
@@ -2635,6 +2913,78 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["UploadOut"];
                 };
+            };
+        };
+    };
+    delineate_studies_quarantine_api_post_black_out: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                series_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BoxesIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BlackOutOut"];
+                };
+            };
+        };
+    };
+    delineate_studies_quarantine_api_get_preview: {
+        parameters: {
+            query?: {
+                index?: number;
+                side?: number;
+                brightest?: boolean;
+            };
+            header?: never;
+            path: {
+                series_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A PNG. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": string;
+                };
+            };
+        };
+    };
+    delineate_studies_quarantine_api_post_release: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                series_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };

@@ -10,10 +10,11 @@ const NOT_A_MEMBER = 4404;
 
 const STALE: Readonly<Record<string, readonly string[]>> = {
   upload: ["uploads", "events"],
-  studies: ["studies", "subjects", "tasks", "progress", "events"],
-  study_deleted: ["studies", "subjects", "tasks", "progress", "events"],
+  studies: ["studies", "subjects", "quarantine", "tasks", "progress", "events"],
+  study_deleted: ["studies", "subjects", "quarantine", "tasks", "progress", "events"],
   subjects: ["studies", "subjects", "tasks", "events"],
   erasure: ["subjects", "exports", "events"],
+  quarantine: ["quarantine"],
   encoding: ["studies", "tasks", "progress"],
   task: ["tasks", "progress", "events"],
   revisions: ["subjects", "tasks", "progress", "events"],

@@ -1,7 +1,7 @@
 /** A project: its tabs, kept fresh by the server's notices. */
 import { Anchor, Badge, Breadcrumbs, Center, Group, Loader, Stack, Tabs, Text, Title } from "@mantine/core";
 import {
-  IconActivity, IconChecklist, IconDownload, IconPhoto, IconSettings, IconTags, IconUser, IconUsers,
+  IconActivity, IconChecklist, IconDownload, IconPhoto, IconSettings, IconShieldLock, IconTags, IconUser, IconUsers,
 } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
@@ -15,6 +15,7 @@ import { ExportsTab } from "./ExportsTab";
 import { LabelsTab } from "./LabelsTab";
 import { MembersTab } from "./MembersTab";
 import { NotFoundPage } from "./NotFoundPage";
+import { QuarantineTab } from "./QuarantineTab";
 import { SettingsTab } from "./SettingsTab";
 import { StudiesTab } from "./StudiesTab";
 import { SubjectsTab } from "./SubjectsTab";
@@ -33,6 +34,7 @@ interface Tab {
 const TABS: readonly Tab[] = [
   { name: "studies", title: "Studies", icon: <IconPhoto size={16} />, content: (project) => <StudiesTab project={project} /> },
   { name: "subjects", title: "Subjects", icon: <IconUser size={16} />, needs: "manage_subjects", content: (project) => <SubjectsTab project={project} /> },
+  { name: "quarantine", title: "Quarantine", icon: <IconShieldLock size={16} />, needs: "release", content: (project) => <QuarantineTab project={project} /> },
   { name: "tasks", title: "Tasks", icon: <IconChecklist size={16} />, content: (project) => <TasksTab project={project} /> },
   { name: "labels", title: "Labels", icon: <IconTags size={16} />, content: (project) => <LabelsTab project={project} /> },
   { name: "members", title: "Members", icon: <IconUsers size={16} />, content: (project) => <MembersTab project={project} /> },
@@ -47,6 +49,7 @@ export function ProjectPage() {
   const { data: project, error } = useQuery(queries.project(projectId));
   const { data: progress } = useQuery(queries.progress(projectId));
   const model = useQuery(queries.model(projectId));
+  const held = useQuery({ ...queries.quarantine(projectId), enabled: project?.actions.includes("release") ?? false });
   useNotices(projectId);
   usePageTitle(project?.name ?? "Project");
 
@@ -78,7 +81,14 @@ export function ProjectPage() {
       <Tabs value={shown.name} onChange={(name) => void navigate(`/projects/${projectId}/${name ?? ""}`)} keepMounted={false}>
         <Tabs.List mb="md">
           {tabs.map(({ name, title, icon }) => (
-            <Tabs.Tab key={name} value={name} leftSection={icon}>{title}</Tabs.Tab>
+            <Tabs.Tab
+              key={name} value={name} leftSection={icon}
+              rightSection={name === "quarantine" && held.data !== undefined && held.data.length > 0 && (
+                <Badge size="sm" color="yellow" circle={held.data.length < 10} aria-label={`${held.data.length} held`}>{held.data.length}</Badge>
+              )}
+            >
+              {title}
+            </Tabs.Tab>
           ))}
         </Tabs.List>
         <Tabs.Panel value={shown.name}>{shown.content(project)}</Tabs.Panel>

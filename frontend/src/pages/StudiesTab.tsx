@@ -1,9 +1,9 @@
 /** Studies with their series, how far they are prepared, and bringing new ones in. */
-import { ActionIcon, Button, Group, Loader, Progress, Stack, Table, Text, ThemeIcon, Tooltip } from "@mantine/core";
+import { ActionIcon, Alert, Anchor, Badge, Button, Group, Loader, Progress, Stack, Table, Text, ThemeIcon, Tooltip } from "@mantine/core";
 import { IconAlertTriangle, IconTrash } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { useNavigate } from "react-router";
+import { Link, useNavigate } from "react-router";
 import { client, dataOf, throwRefusal, type Schemas } from "../api/client";
 import { queries } from "../api/queries";
 import { showDone } from "../app/refusals";
@@ -22,6 +22,9 @@ export function StudiesTab({ project }: { project: Project }) {
   const stateOf = new Map(tasks.data?.map((task) => [task.series_id, task.state]));
   const mayUpload = project.actions.includes("upload");
   const mayDelete = project.actions.includes("delete_study");
+  const mayRelease = project.actions.includes("release");
+  const quarantinePage = `/projects/${project.id}/quarantine`;
+  const held = studies.data?.flatMap(({ series }) => series).filter(({ quarantine }) => quarantine === "held").length ?? 0;
   const remove = useAct(
     async (study: Schemas["StudyOut"]) =>
       throwRefusal(await client.DELETE("/api/studies/{study_id}", { params: { path: { study_id: study.id } } })),
@@ -33,6 +36,12 @@ export function StudiesTab({ project }: { project: Project }) {
   return (
     <Stack>
       {mayUpload && <Uploads projectId={project.id} />}
+      {mayRelease && held > 0 && (
+        <Alert color="yellow" data-testid="held-notice">
+          {held} series may show a patient&apos;s name in their pixels: nobody else can open them until you have looked.{" "}
+          <Anchor component={Link} to={quarantinePage} size="sm">To the quarantine</Anchor>
+        </Alert>
+      )}
       {studies.isPending && <Loader aria-label="Loading studies" />}
       {studies.error && <Text c="red">{studies.error.message}</Text>}
       {studies.data?.length === 0 && (
@@ -68,11 +77,16 @@ export function StudiesTab({ project }: { project: Project }) {
                     </Group>
                   </Table.Td>
                   <Table.Td>{series.columns} × {series.rows}, {slicesInWords(series.slices)}</Table.Td>
-                  <Table.Td><Prepared series={series} /></Table.Td>
-                  <Table.Td><TaskState state={stateOf.get(series.id) ?? "open"} /></Table.Td>
+                  <Table.Td>
+                    {series.quarantine === "held" ? <Badge variant="light" color="yellow">in quarantine</Badge> : <Prepared series={series} />}
+                  </Table.Td>
+                  <Table.Td>{series.quarantine !== "held" && <TaskState state={stateOf.get(series.id) ?? "open"} />}</Table.Td>
                   <Table.Td>
                     <Group gap="xs" justify="flex-end" wrap="nowrap">
-                      <OpenButton seriesId={series.id} />
+                      {series.quarantine !== "held" && <OpenButton seriesId={series.id} />}
+                      {series.quarantine === "held" && mayRelease && (
+                        <Button component={Link} to={quarantinePage} size="compact-sm" variant="subtle">Look at it</Button>
+                      )}
                       {mayDelete && position === 0 && (
                         <Tooltip label={`Delete study ${study.number}`}>
                           <ActionIcon

@@ -183,6 +183,7 @@ function UploadLine({ upload }: { upload: Upload }) {
               {files} {fate}
             </Badge>
           ))}
+          {upload.held > 0 && <Badge variant="light" color="yellow">{upload.held} in quarantine</Badge>}
           {refused > 0 && <Text size="xs" c="dimmed">see why</Text>}
         </Group>
       )}

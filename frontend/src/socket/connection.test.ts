@@ -117,6 +117,7 @@ describe("the socket", () => {
     [4401, "sign in again"],
     [4404, "not a member"],
     [4409, "no model"],
+    [4423, "quarantine"],
   ])("ends for good with code %i", (code, words) => {
     line().drop(code);
     vi.advanceTimersByTime(60_000);

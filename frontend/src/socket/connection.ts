@@ -2,8 +2,8 @@
  * The workspace's socket, kept open: it comes back by itself, at once when the network does, else
  * after 0.5, 1, 2, 4, 8, 8, … seconds. What was not acknowledged is the session's to send again.
  *
- * The server closes with 4401 (not signed in), 4404 (no such task for this user) and 4409 (no model
- * that could answer): those are final.
+ * The server closes with 4401 (not signed in), 4404 (no such task for this user), 4409 (no model that
+ * could answer) and 4423 (the series is in quarantine): those are final.
  * A connection that answers nothing for a while after something was sent is given up as dead, since
  * a browser notices a vanished network only after minutes.
  */
@@ -29,6 +29,7 @@ const PATIENCE_MS = 20_000; // beyond the server's own time-out for a prompt
 const FINAL: Readonly<Record<number, string>> = {
   4401: "You are no longer signed in: sign in again to go on.",
   4409: "There is no model yet that could answer: reload the page when one has been added.",
+  4423: "The series is in quarantine: a project lead looks first whether a name stands in it.",
   4404: "This task does not exist, or you are not a member of its project any more.",
 };
 

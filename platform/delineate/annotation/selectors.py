@@ -16,10 +16,11 @@ from delineate.jobs import JobState
 from delineate.projects.models import Label, Project
 from delineate.projects.selectors import projects_of
 from delineate.studies.models import Encoding, Slice
+from delineate.studies.selectors import not_held, refuse_to_show_held
 
 
 def task_for(user: User | AnonymousUser, task_id: UUID) -> Task:
-    """The task, for members of its project; NotFound for everybody else."""
+    """The task, for members of its project; NotFound for everybody else, InQuarantine."""
     task = (
         Task.objects.filter(id=task_id, series__study__project__in=projects_of(user))
         .select_related("series__study__project", "series__study__subject", "submitted_by")
@@ -27,6 +28,7 @@ def task_for(user: User | AnonymousUser, task_id: UUID) -> Task:
     )
     if task is None:
         raise NotFound("There is no such task, or you are not a member of its project.")
+    refuse_to_show_held(task.series, reader=user)
     return task
 
 
@@ -36,8 +38,8 @@ def project_of(task: Task) -> Project:
 
 
 def tasks_of(project: Project, *, model_digest: str | None) -> QuerySet[Task]:
-    """A project's tasks, each with ``slice_count``, ``prepared``, ``accepted_masks``, and
-    ``last_comment``.
+    """A project's tasks that can be worked on, each with ``slice_count``, ``prepared``,
+    ``accepted_masks``, and ``last_comment``.
     """
     prepared = (
         Encoding.objects.filter(
@@ -59,7 +61,7 @@ def tasks_of(project: Project, *, model_digest: str | None) -> QuerySet[Task]:
     )
     last_review = Review.objects.filter(task=OuterRef("pk")).order_by("-at")
     return (
-        Task.objects.filter(series__study__project=project)
+        Task.objects.filter(not_held("series__"), series__study__project=project)
         .select_related("series__study__subject", "submitted_by")
         .annotate(
             slice_count=Count("series__slices"),
@@ -110,7 +112,7 @@ def accepted_masks(project: Project, *, reviewed_only: bool) -> Iterable[MaskRev
         .values("number")[:1]
     )
     revisions = MaskRevision.objects.filter(
-        task__series__study__project=project, number=Subquery(newest)
+        not_held("task__series__"), task__series__study__project=project, number=Subquery(newest)
     )
     if reviewed_only:
         revisions = revisions.filter(task__state=State.ACCEPTED)
@@ -125,14 +127,18 @@ def accepted_masks(project: Project, *, reviewed_only: bool) -> Iterable[MaskRev
 
 def progress_of(project: Project, *, model_digest: str | None) -> dict[str, object]:
     """How a project stands, in numbers."""
-    tasks = Task.objects.filter(series__study__project=project)
+    tasks = Task.objects.filter(not_held("series__"), series__study__project=project)
     counts = tasks.aggregate(
         **{state.value: Count("id", filter=Q(state=state.value)) for state in State}
     )
     return {
         "studies": project.studies.count(),
-        "slices": Slice.objects.filter(series__study__project=project).count(),
+        # What is held is not prepared, and nobody's work yet.
+        "slices": Slice.objects.filter(
+            not_held("series__"), series__study__project=project
+        ).count(),
         "prepared_slices": Encoding.objects.filter(
+            not_held("slice__series__"),
             slice__series__study__project=project,
             model_digest=model_digest or "",
             state=JobState.DONE,

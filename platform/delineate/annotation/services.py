@@ -26,6 +26,7 @@ from delineate.projects.models import Label
 from delineate.projects.permissions import Action, require
 from delineate.studies.joining import begin_work
 from delineate.studies.models import Series, Slice
+from delineate.studies.selectors import refuse_held
 from mlworker.contract import masks
 from mlworker.contract.masks import RunLengths
 
@@ -233,6 +234,7 @@ def _lock(task: Task) -> Task:
     )
     if locked is None:
         raise NotFound("The task has been deleted with its study.")
+    refuse_held(locked.series)
     return locked
 
 

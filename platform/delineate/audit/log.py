@@ -221,6 +221,32 @@ def subject_erased(project_id: UUID, digest: str, *, by: Actor | None, studies: 
     _record(project_id, "subject_erased", by=by, subject=f"subject {digest}", studies=studies)
 
 
+def series_released(project_id: UUID, series_id: UUID, *, by: Actor | None, reason: str) -> None:
+    """Somebody has looked at a held series and let everybody open it."""
+    _record(project_id, "series_released", by=by, subject=f"series {series_id}", reason=reason)
+
+
+def series_blacked_out(
+    project_id: UUID,
+    series_id: UUID,
+    *,
+    by: Actor | None,
+    reason: str,
+    boxes: list[str],
+    slices: int,
+) -> None:
+    """Boxes of a held series' pixels are black for good, and everybody may open it."""
+    _record(
+        project_id,
+        "series_blacked_out",
+        by=by,
+        subject=f"series {series_id}",
+        reason=reason,
+        boxes=boxes,
+        slices=slices,
+    )
+
+
 def mask_accepted(
     project_id: UUID, revision_id: UUID, *, by: Actor | None, **data: chain.Value
 ) -> None:

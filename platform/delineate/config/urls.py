@@ -13,10 +13,20 @@ from delineate.exports.api import router as exports
 from delineate.projects.api import router as projects
 from delineate.registry.api import router as registry
 from delineate.studies.api import router as studies
+from delineate.studies.quarantine_api import router as quarantine
 from delineate.studies.tus import router as transfers
 
 api = new_api()
-for router in (accounts, projects, registry, studies, transfers, annotation, exports):
+for router in (
+    accounts,
+    projects,
+    registry,
+    studies,
+    transfers,
+    quarantine,
+    annotation,
+    exports,
+):
     api.add_router("", router)
 
 urlpatterns = [

@@ -24,7 +24,7 @@ from delineate.projects.selectors import projects_of
 from delineate.registry.models import ModelVersion
 from delineate.studies.models import SERIES_ORDER, Series, Study
 from delineate.studies.originals import Original, together
-from delineate.studies.selectors import header_of
+from delineate.studies.selectors import header_of, not_held
 from delineate.studies.volumes import NiftiPlace
 from mlworker.contract.masks import RunLengths
 from mlworker.contract.messages import Box, Point
@@ -45,7 +45,9 @@ def export_for(user: User | AnonymousUser, export_id: UUID) -> Export:
 def tasks_with_masks(project: Project, *, reviewed_only: bool) -> QuerySet[Task]:
     """The tasks whose masks an export holds, by study and series."""
     tasks = Task.objects.filter(
-        Exists(MaskRevision.objects.filter(task=OuterRef("pk"))), series__study__project=project
+        Exists(MaskRevision.objects.filter(task=OuterRef("pk"))),
+        not_held("series__"),
+        series__study__project=project,
     )
     if reviewed_only:
         tasks = tasks.filter(state=State.ACCEPTED)

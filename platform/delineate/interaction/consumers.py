@@ -3,7 +3,7 @@
 One prompt is in flight, the latest waits and takes the place of one that waited before. Operations
 are applied strictly in the order they came, beside a prompt in flight. Whatever is wrong with a
 message, the session goes on; close codes: 4401 not signed in, 4404 not a member, or no longer one,
-4409 nothing could answer (no model).
+4409 nothing could answer (no model), 4423 the series is in quarantine.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ from delineate.interaction.protocol import (
 from delineate.interaction.services import Session
 from delineate.live import group_of
 from delineate.projects.consumers import NOT_FOUND, NOT_SIGNED_IN
+from delineate.studies.selectors import InQuarantine
 
 logger = logging.getLogger(__name__)
 
 NO_MODEL: Final = 4409
+IN_QUARANTINE: Final = 4423
 # A mask of 4096 x 4096 drawn as dust would be larger; a hand does not draw that.
 LONGEST_MESSAGE: Final = 2 * 1024**2
 
@@ -69,6 +71,9 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             session = await database_sync_to_async(services.open_session)(user, task_id)
         except NotFound:
             await self.close(NOT_FOUND)
+            return
+        except InQuarantine:
+            await self.close(IN_QUARANTINE)
             return
         except DelineateError:
             await self.close(NO_MODEL)
@@ -155,6 +160,9 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             renewed = await database_sync_to_async(_reopen)(user_id, task_id)
         except NotFound:
             await self.close(NOT_FOUND)
+            return False
+        except InQuarantine:
+            await self.close(IN_QUARANTINE)
             return False
         except DelineateError:
             return True

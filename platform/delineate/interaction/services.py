@@ -34,7 +34,7 @@ from delineate.projects.permissions import Action, actions_of, require, roles_wi
 from delineate.registry.selectors import active_digest
 from delineate.studies import encoding
 from delineate.studies.models import Encoding, Slice
-from delineate.studies.selectors import image_of
+from delineate.studies.selectors import image_of, not_held, refuse_held
 from mlworker.contract import broker
 from mlworker.contract.messages import (
     Failed,
@@ -63,8 +63,9 @@ class Session:
 
 
 def open_session(user: User, task_id: UUID) -> Session:
-    """A session on a task; NotFound, or Conflict ``no_model``."""
+    """A session on a task; NotFound, InQuarantine, or Conflict ``no_model``."""
     task = task_for(user, task_id)
+    refuse_held(task.series)
     project = project_of(task)
     digest = active_digest(project)
     if digest is None:
@@ -181,6 +182,7 @@ def _require_allowed(session: Session, prompt: Prompt) -> None:
     """
     project = "series__study__project"
     allowed = Slice.objects.filter(
+        not_held("series__"),
         **{
             "pk": prompt.slice_id,
             "series": session.series_id,
@@ -190,7 +192,7 @@ def _require_allowed(session: Session, prompt: Prompt) -> None:
             f"{project}__memberships__user": session.user_id,
             f"{project}__memberships__user__is_active": True,
             f"{project}__memberships__role__in": roles_with(Action.ANNOTATE),
-        }
+        },
     )
     if not allowed.exists():
         _refuse_with_reason(session, prompt)
@@ -205,6 +207,7 @@ def _refuse_with_reason(session: Session, prompt: Prompt) -> None:
         raise NotFound("The slice has been deleted with its study.", code="slice_gone")
     require(user, Action.ANNOTATE, project_of(task))
     slice_and_label(task, slice_id=prompt.slice_id, label_id=prompt.label_id)
+    refuse_held(task.series)
     require_editable(State(task.state))
     # It has become allowed in this very moment.
 

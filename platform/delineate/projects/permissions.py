@@ -25,6 +25,7 @@ class Action(StrEnum):
     MANAGE = "manage"  # labels, members, the project's name and privacy
     DELETE_STUDY = "delete_study"
     MANAGE_SUBJECTS = "manage_subjects"  # merge and erase them
+    RELEASE = "release"  # look at what is in quarantine, black out, let go
     VIEW_AUDIT = "view_audit"
 
 
@@ -46,6 +47,7 @@ _IN_WORDS: Final[Mapping[Action, str]] = {
     Action.MANAGE: "change this project's name, privacy, labels or members",
     Action.DELETE_STUDY: "delete studies of this project",
     Action.MANAGE_SUBJECTS: "merge or erase subjects of this project",
+    Action.RELEASE: "look into this project's quarantine",
     Action.VIEW_AUDIT: "see this project's activity",
 }
 

@@ -17,7 +17,7 @@ from delineate.registry.selectors import active_digest
 from delineate.studies import selectors, services, subjects
 from delineate.studies.expiry import expires_at
 from delineate.studies.geometry import SENTENCES, Oddity
-from delineate.studies.models import Erasure, Series, Study, Subject, Upload
+from delineate.studies.models import Erasure, Quarantine, Series, Study, Subject, Upload
 
 router = Router(tags=["studies"])
 
@@ -49,6 +49,7 @@ class UploadSummary(Schema):
     error_code: str
     error_message: str
     fates: dict[str, int]
+    held: int
 
     @staticmethod
     def resolve_by(upload: Upload) -> str:
@@ -65,6 +66,11 @@ class UploadSummary(Schema):
     def resolve_fates(upload: Upload) -> dict[str, int]:
         """How many files were stored, duplicate, skipped and refused, as the selector counts."""
         return getattr(upload, "fates", None) or {}
+
+    @staticmethod
+    def resolve_held(upload: Upload) -> int:
+        """How many of the files went into quarantine, as the selector counts."""
+        return getattr(upload, "held", 0)
 
 
 class UploadOut(UploadSummary):
@@ -94,6 +100,7 @@ class SeriesOut(Schema):
     prepared: int
     is_color: bool
     oddities: list[OddityOut]
+    quarantine: Quarantine
 
     @staticmethod
     def resolve_oddities(series: Series) -> list[OddityOut]:

@@ -42,6 +42,7 @@ from delineate.studies.kept_attributes import (
     NAMES,
     REPLACED_UIDS,
     SAFE_PRIVATE,
+    SCREENS,
     WORDS,
     Option,
 )
@@ -277,7 +278,8 @@ def _kept_values(element: DataElement, *, vr: str, patient: _Patient) -> list[_V
         return []
     if keyword == "ImageType":
         words = [str(item).strip() for item in items]
-        return [word if word in WORDS[keyword] or not word else "OTHER" for word in words]
+        known = WORDS[keyword] | SCREENS
+        return [word if word in known or not word else "OTHER" for word in words]
     kept = [_kept_value(item, keyword, vr=vr, patient=patient) for item in items]
     present = [each for each in kept if each is not None]
     return present if len(present) == len(kept) else []

@@ -22,7 +22,7 @@ from delineate import jobs, live, worker
 from delineate.jobs import MAX_ATTEMPTS, SILENT_AFTER, JobState
 from delineate.registry.models import ModelVersion
 from delineate.studies.models import Encoding, Series, Slice
-from delineate.studies.selectors import counted, image_of
+from delineate.studies.selectors import counted, image_of, not_held
 from mlworker.contract import broker
 from mlworker.contract.artifacts import embedding_key
 from mlworker.contract.messages import MAX_BATCH, EncodeItem, EncodeSlices, SlicesEncoded
@@ -37,10 +37,12 @@ def request(
     """See to it that these slices get embeddings, at least this early.
 
     A slice whose encoding failed is tried again, unless it has failed too often. ``anew``: also
-    what counts as done, because the worker did not find it.
+    what counts as done, because the worker did not find it. Slices in quarantine get theirs when
+    they are released.
     """
     with transaction.atomic():
-        slices = Slice.objects.filter(id__in=slice_ids).select_related("series")
+        slices = Slice.objects.filter(not_held("series__"), id__in=slice_ids)
+        slices = slices.select_related("series")
         Encoding.objects.bulk_create(
             [
                 Encoding(
@@ -53,7 +55,9 @@ def request(
             ],
             ignore_conflicts=True,
         )
-        wanted = Encoding.objects.filter(slice_id__in=slice_ids, model_digest=model_digest)
+        wanted = Encoding.objects.filter(
+            not_held("slice__series__"), slice_id__in=slice_ids, model_digest=model_digest
+        )
         wanted.filter(state=JobState.FAILED, attempt__lt=MAX_ATTEMPTS).update(
             state=JobState.PENDING, error_code="", error_message=""
         )
@@ -72,8 +76,10 @@ def request_missing() -> None:
     model = ModelVersion.objects.filter(is_default=True).first()
     if model is None:
         return
-    missing = Slice.objects.exclude(encodings__model_digest=model.digest).values_list(
-        "id", flat=True
+    missing = (
+        Slice.objects.filter(not_held("series__"))
+        .exclude(encodings__model_digest=model.digest)
+        .values_list("id", flat=True)
     )
     slice_ids = list(missing[:MISSING_AT_ONCE])
     if slice_ids:
@@ -89,9 +95,9 @@ def dispatch() -> None:
         room = IN_FLIGHT - in_flight
         if room <= 0:
             return
-        pending = Encoding.objects.filter(state=JobState.PENDING).order_by(
-            "priority", "created_at", "slice__index", "id"
-        )
+        pending = Encoding.objects.filter(
+            not_held("slice__series__"), state=JobState.PENDING
+        ).order_by("priority", "created_at", "slice__index", "id")
         chosen = list(
             pending.select_for_update(skip_locked=True, of=("self",)).values_list("id", flat=True)[
                 :room
@@ -121,6 +127,17 @@ def receive(event: SlicesEncoded) -> None:
                 jobs.fail(encoding, code=fate.code, message=fate.message)
         _tell([encoding.slice_id for encoding in encodings], model_digest=event.model_digest)
     dispatch()
+
+
+def forget(slices: QuerySet[Slice]) -> set[str]:
+    """Take back what is known of slices' embeddings; the keys of those that no other slice uses."""
+    with transaction.atomic():
+        encodings = Encoding.objects.filter(slice__in=slices)
+        keys = set(encodings.values_list("embedding_key", flat=True))
+        encodings.delete()
+        # Equal pixels elsewhere share an embedding.
+        still_used = Encoding.objects.filter(embedding_key__in=keys)
+        return keys - set(still_used.values_list("embedding_key", flat=True))
 
 
 def sweep() -> None:

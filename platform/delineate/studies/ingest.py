@@ -31,7 +31,7 @@ from delineate.studies import encoding, selectors
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
 from delineate.studies.mapping import Mapping, is_mapping
-from delineate.studies.models import SealedOriginal, Slice, Study, Subject, Upload
+from delineate.studies.models import Quarantine, SealedOriginal, Slice, Study, Subject, Upload
 from delineate.studies.originals import together
 from delineate.studies.parts import open_blob
 from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 TELL_EVERY_S: Final = 0.5
 # Of each slice, for the percentiles that stand in for a missing window.
 SAMPLED_PIXELS: Final = 4096
+HELD_SENTENCE: Final = (
+    "It may show a name in its pixels: it is in quarantine until a project lead has looked at it."
+)
 # Each time somebody else has committed or deleted the same study: more is not by chance.
 MAX_STARTS_OF_A_STUDY: Final = 5
 
@@ -56,6 +59,11 @@ class _Series:
     entries: list[Entry] = field(default_factory=list)
     instances: dict[str, StoredInstance] = field(default_factory=dict)  # by our UIDs
     failed: int = 0  # of its images
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it goes into quarantine: an image that may show a name takes all there."""
+        return any(instance.end.held_because for instance in self.instances.values())
 
     def take_back(self) -> None:
         """Remove the pixels of what does not go in."""
@@ -275,7 +283,7 @@ class _Run:
         there: list[Slice],
         reading: Reading,
     ) -> None:
-        known = twin.digests if twin else [slice_.pixels_digest for slice_ in there]
+        known = twin.digests if twin else [slice_.digest_as_sent for slice_ in there]
         if digests != known:
             self._settle(
                 entry,
@@ -288,7 +296,7 @@ class _Run:
         if twin is None and first_id == there[0].id and first_id not in self._committed_before:
             # By an attempt at this very upload that was cut off later on.
             self._committed_before.add(first_id)
-            self._settle(entry, "stored", "", "")
+            self._settle_stored(entry, is_held=there[0].series.quarantine == Quarantine.HELD)
         else:
             self._settle(entry, "duplicate", "duplicate", "The same image is there already.")
 
@@ -354,7 +362,7 @@ class _Run:
             self._join(found or self._new_study(study), joining)
         for series in joining.values():
             for instance in series.instances.values():
-                self._settle(instance.entry, "stored", "", "")
+                self._settle_stored(instance.entry, is_held=series.is_held)
         return True
 
     def _join(self, study: Study, joining: dict[str, _Series]) -> None:
@@ -426,6 +434,10 @@ class _Run:
         for entry in series.entries:
             self._settle(entry, "refused", code, message)
         series.take_back()
+
+    def _settle_stored(self, entry: Entry, *, is_held: bool) -> None:
+        note = ("in_quarantine", HELD_SENTENCE) if is_held else ("", "")
+        self._settle(entry, "stored", *note)
 
     def _settle(self, entry: Entry, fate: str, code: str, message: str) -> None:
         self._report.setdefault(

@@ -2,7 +2,8 @@
 
 Senders deliver a series image by image, and what comes in one upload need not be all of it. Until
 somebody works on it a series takes more images, and is divided into volumes and put in order anew
-with all that is there. Runs in the transaction of its caller, who holds the project.
+with all that is there. What may show a name holds its volume, also one that was released: nobody
+has looked at what joins. Runs in the transaction of its caller, who holds the project.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import numpy as np
 from django.utils import timezone
 from pydantic import TypeAdapter
 
-from delineate.studies import geometry
+from delineate.studies import burned_in, geometry
 from delineate.studies.archive import Entry, Refused
+from delineate.studies.burned_in import Reason
 from delineate.studies.geometry import Oddity, Placed
-from delineate.studies.models import Instance, Series, Slice, Study
+from delineate.studies.models import Instance, Quarantine, Series, Slice, Study
 from delineate.studies.pixels import Values
 from delineate.studies.reading import End
 from delineate.studies.volumes import NiftiPlace
@@ -66,6 +68,7 @@ class _Facts:
     modality: str
     frame_of_reference_uid: str
     window: tuple[float, float] | None  # centre, width
+    held_because: Reason | None
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def _there(series: list[Series]) -> list[_Frame]:
                 modality=row.series.modality,
                 frame_of_reference_uid=row.series.frame_of_reference_uid,
                 window=_window_of(row.series),
+                held_because=_reason_of(row.series),
             ),
             joins=None,
         )
@@ -136,6 +140,10 @@ def _window_of(series: Series) -> tuple[float, float] | None:
     if series.window_centre is None or series.window_width is None:
         return None
     return series.window_centre, series.window_width
+
+
+def _reason_of(series: Series) -> Reason | None:
+    return Reason(series.held_because) if series.quarantine == Quarantine.HELD else None
 
 
 def _joining(stored: Sequence[StoredInstance]) -> list[_Frame]:
@@ -158,6 +166,7 @@ def _joining(stored: Sequence[StoredInstance]) -> list[_Frame]:
                 modality=instance.end.modality[:16],
                 frame_of_reference_uid=instance.end.frame_of_reference_uid,
                 window=frame.values.window,
+                held_because=instance.end.held_because,
             ),
             joins=(instance, frame),
         )
@@ -181,7 +190,16 @@ def _describe(series: Series, members: list[_Frame], volume: geometry.Volume) ->
         (None, None) if series.is_color else _window(members)
     )
     series.grew_at = timezone.now()
+    _hold(series, burned_in.most_telling(member.facts.held_because for member in members))
     series.save()
+
+
+def _hold(series: Series, reason: Reason | None) -> None:
+    if reason is not None:
+        series.quarantine, series.held_because = Quarantine.HELD, reason
+        series.released_by = series.released_at = None
+    elif series.quarantine == Quarantine.HELD:  # what was held lies in another volume now
+        series.quarantine, series.held_because = Quarantine.NONE, ""
 
 
 def _fill(series: Series, members: list[_Frame]) -> None:

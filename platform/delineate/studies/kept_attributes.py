@@ -79,6 +79,7 @@ WORDS: Final = {
         "RescaleType": "HU US OD HU_MOD PCT MGML Z_EFF ED EDW STRESS",
         "VOILUTFunction": "LINEAR LINEAR_EXACT SIGMOID",
         "BurnedInAnnotation": "YES NO",
+        "RecognizableVisualFeatures": "YES NO",
         "LossyImageCompression": "00 01",
         "Units": (
             "CNTS NONE CM2 CM2ML PCNT CPS BQML MGMINML UMOLMINML MLMING MLG 1CM UMOLML PROPCNTS "
@@ -87,6 +88,8 @@ WORDS: Final = {
         "PatientSex": "M F O",
     }.items()
 }
+# Further words of ImageType, with spaces in them: burned_in.py asks for them.
+SCREENS: Final = frozenset({"SCREEN SAVE", "SCREEN CAPTURE", "SCREENSAVE", "SCREENSHOT"})
 
 # Values that are names of makers and of their products, and no others; in the spelling below.
 NAMES: Final = {

@@ -38,7 +38,7 @@ class PixelsDamaged(DelineateError):
 
 def jpeg_ls_of(slice_: Slice) -> bytes | None:
     """A slice's frame as JPEG-LS, kept from the first time on; None where there cannot be one."""
-    key = _key(slice_)
+    key = key_of(slice_)
     with contextlib.suppress(NotFound):
         kept = storage.get(key)
         # Nobody waited for the disk: where power failed, the name may be there without its content.
@@ -56,6 +56,11 @@ def jpeg_ls_of(slice_: Slice) -> bytes | None:
         if not Slice.objects.filter(id=slice_.id).exists():
             storage.delete(key)  # its study was deleted meanwhile, and all that was kept of it
     return encoded
+
+
+def key_of(slice_: Slice) -> str:
+    """Where the JPEG-LS is kept, beside the pixels: what deletes a study's deletes these."""
+    return f"{slice_.pixels_key.removesuffix('.npy')}.jls"
 
 
 def pixels_of(slice_: Slice) -> Array:
@@ -90,8 +95,3 @@ def encoded_as_jpeg_ls(pixels: Array, *, bits_stored: int) -> bytes | None:
         logger.info("No JPEG-LS of %d x %d pixels: %s", columns, rows, error)
         return None
     return encoded if bytes(decoded) == data else None
-
-
-def _key(slice_: Slice) -> str:
-    """Beside the pixels: what deletes a study's deletes these."""
-    return f"{slice_.pixels_key.removesuffix('.npy')}.jls"

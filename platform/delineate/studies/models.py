@@ -196,6 +196,19 @@ class SealedOriginal(models.Model):
         return f"sealed original of study {self.study_id}"
 
 
+class Quarantine(models.TextChoices):
+    """Whether a series may show a patient's name in its pixels, and what was done about it.
+
+    none          held ──release──> released
+                  held ──black out──> blacked_out
+    """
+
+    NONE = "none"
+    HELD = "held"  # only who may release it opens it
+    RELEASED = "released"
+    BLACKED_OUT = "blacked_out"
+
+
 class Series(models.Model):
     """Slices of one size and orientation, in order along their normal: a volume of a DICOM series.
 
@@ -229,6 +242,18 @@ class Series(models.Model):
     # Whether somebody has begun to delineate it: from then on it takes no more images.
     in_work = models.BooleanField(default=False)
     grew_at = models.DateTimeField(default=timezone.now)
+    quarantine = models.CharField(
+        max_length=12, choices=Quarantine, default=Quarantine.NONE, db_index=True
+    )
+    held_because = models.CharField(max_length=32, blank=True)  # burned_in.Reason
+    # Who let it go, and when.
+    released_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="released_series",
+    )
+    released_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = SERIES_ORDER
@@ -236,6 +261,28 @@ class Series(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["study", "series_uid", "volume"], name="studies_series_volume_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(quarantine__in=Quarantine.values),
+                name="studies_series_quarantine_known",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(quarantine=Quarantine.NONE, held_because="")
+                | (~models.Q(quarantine=Quarantine.NONE) & ~models.Q(held_because="")),
+                name="studies_series_held_for_a_reason",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(
+                    quarantine__in=[Quarantine.NONE, Quarantine.HELD],
+                    released_by=None,
+                    released_at=None,
+                )
+                | models.Q(
+                    quarantine__in=[Quarantine.RELEASED, Quarantine.BLACKED_OUT],
+                    released_by__isnull=False,
+                    released_at__isnull=False,
+                ),
+                name="studies_series_released_by_somebody",
             ),
         ]
 
@@ -275,6 +322,8 @@ class Slice(models.Model):
     frame_number = models.PositiveIntegerField(default=1)  # 1 … number_of_frames in its instance
     pixels_key = models.CharField(max_length=200)
     pixels_digest = models.CharField(max_length=64)
+    # Of the pixels as they came, where boxes were blacked out of them since; blank: as they came.
+    sent_digest = models.CharField(max_length=64, blank=True)
     slope = models.FloatField(default=1.0)
     intercept = models.FloatField(default=0.0)
     inverted = models.BooleanField(default=False)  # MONOCHROME1
@@ -299,6 +348,11 @@ class Slice(models.Model):
 
     def __str__(self) -> str:
         return f"slice {self.index} of series {self.series_id}"
+
+    @property
+    def digest_as_sent(self) -> str:
+        """By which the same file is known when it comes again."""
+        return self.sent_digest or self.pixels_digest
 
 
 class Encoding(Job):
@@ -328,3 +382,34 @@ class Encoding(Job):
 
     def __str__(self) -> str:
         return f"encoding of slice {self.slice_id}"
+
+
+class BlackOut(Job):
+    """Boxes that are blacked out of a held series; its pixels are written anew, then it is let go.
+
+    ``boxes``: black_boxes.BlackBox as JSON. ``replaced_keys`` is null until the slices point at the
+    new objects; then what it names is deleted before the series is opened to anybody.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="black_outs")
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="black_outs"
+    )
+    boxes = models.JSONField()
+    slices_total = models.PositiveIntegerField(default=0)
+    slices_done = models.PositiveIntegerField(default=0)
+    replaced_keys = models.JSONField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["series"],
+                condition=models.Q(state__in=["pending", "running"]),
+                name="studies_black_out_one_at_a_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"black-out of series {self.series_id}"

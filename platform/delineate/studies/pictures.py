@@ -27,8 +27,11 @@ Pages = npt.NDArray[Any]  # (pages, rows, columns) or (pages, rows, columns, 3)
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether the first bytes are those of a PNG, JPEG or TIFF."""
-    return data.startswith(_MAGIC)
+    """Whether the first bytes are those of a PNG, JPEG or TIFF.
+
+    A DICOM file may begin like a TIFF, too: its preamble is left to applications (PS3.10 7.1).
+    """
+    return data.startswith(_MAGIC) and data[128:132] != b"DICM"
 
 
 def to_dicom(data: bytes) -> Dataset:

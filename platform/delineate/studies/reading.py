@@ -24,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydicom import Dataset
 
 from delineate.projects.privacy import Policy
-from delineate.studies import deidentify, pictures, pixels, volumes
+from delineate.studies import burned_in, deidentify, pictures, pixels, volumes
 from delineate.studies.archive import Refused
+from delineate.studies.burned_in import Reason
 from delineate.studies.geometry import Placed
 from delineate.studies.originals import Original, original_of
 from delineate.studies.pixels import Frame, Values
@@ -103,6 +104,7 @@ class End(_Message):
     series_number: int
     frame_of_reference_uid: str
     is_inverted: bool
+    held_because: Reason | None  # its pixels may show a name
     header: dict[str, Any]  # DICOM JSON (PS3.18 F)
     original: Original | None  # where it was asked for
 
@@ -150,7 +152,8 @@ def read(
     if with_original:
         shift = deidentify.date_shift_days(subject, key=key)
         original = original_of(dataset, header, pseudonym=subject, date_shift_days=shift)
-    yield _end(header, original), None
+    held_because = None if volume.is_volume else burned_in.reason_to_hold(header)
+    yield _end(header, held_because, original), None
 
 
 def _volume(data: bytes) -> Volume:
@@ -158,7 +161,8 @@ def _volume(data: bytes) -> Volume:
     if volumes.is_volume(data):
         return volumes.to_dicom(data)
     is_picture = pictures.is_picture(data)
-    return Volume(pictures.to_dicom(data) if is_picture else pixels.parse(data), place=None)
+    dataset = pictures.to_dicom(data) if is_picture else pixels.parse(data)
+    return Volume(dataset, place=None, is_volume=False)
 
 
 def _head(frame: Frame, header: Dataset) -> FrameHead:
@@ -192,13 +196,14 @@ def _head(frame: Frame, header: Dataset) -> FrameHead:
     )
 
 
-def _end(header: Dataset, original: Original | None) -> End:
+def _end(header: Dataset, held_because: Reason | None, original: Original | None) -> End:
     return End(
         sop_class_uid=str(header.SOPClassUID),
         modality=str(header.get("Modality") or "OT"),
         series_number=int(header.get("SeriesNumber") or 0),
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID") or ""),
         is_inverted=header.get("PhotometricInterpretation") == "MONOCHROME1",
+        held_because=held_because,
         header=header.to_json_dict(),
         original=original,
     )

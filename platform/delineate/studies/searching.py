@@ -32,10 +32,9 @@ from django.db.models import (
     Value,
 )
 
-from delineate.projects.models import Project
 from delineate.studies.matching import Between, Like, Match, Numbers, OneOf, Search
 from delineate.studies.models import Instance, Series, Study
-from delineate.studies.selectors import instances_in, series_in, studies_in
+from delineate.studies.selectors import Shown, instances_in, series_in, studies_in
 
 MODALITIES_IN_STUDY: Final = "00080061"
 SERIES_OF_STUDY: Final = "00201206"
@@ -95,12 +94,12 @@ class Found:
     remaining: int
 
 
-def studies_found(project: Project, search: Search) -> Found:
+def studies_found(shown: Shown, search: Search) -> Found:
     """Studies by their numbers."""
-    asked = _Asked(project, search)
-    series = series_in(project).filter(study=OuterRef("pk"))
-    instances = instances_in(project).filter(series__study=OuterRef("pk"))
-    rows = studies_in(project).filter(asked.of_study(""), asked.of_modalities(OuterRef("pk")))
+    asked = _Asked(shown, search)
+    series = series_in(shown).filter(study=OuterRef("pk"))
+    instances = instances_in(shown).filter(series__study=OuterRef("pk"))
+    rows = studies_in(shown).filter(asked.of_study(""), asked.of_modalities(OuterRef("pk")))
     if asked.names_series:
         rows = rows.filter(Exists(series.filter(asked.of_series(""))))
     if asked.names_instances:
@@ -117,16 +116,16 @@ def studies_found(project: Project, search: Search) -> Found:
     return _page(Study, rows.order_by("number"), search, told)
 
 
-def series_found(project: Project, search: Search, *, study_uid: str | None) -> Found:
+def series_found(shown: Shown, search: Search, *, study_uid: str | None) -> Found:
     """DICOM series of the project or of a study, each once however many volumes it is."""
-    asked = _Asked(project, search)
-    earlier = series_in(project).filter(
+    asked = _Asked(shown, search)
+    earlier = series_in(shown).filter(
         study=OuterRef("study"), series_uid=OuterRef("series_uid"), volume__lt=OuterRef("volume")
     )
-    instances = instances_in(project).filter(
+    instances = instances_in(shown).filter(
         series__study=OuterRef("study"), series__series_uid=OuterRef("series_uid")
     )
-    rows = series_in(project).filter(
+    rows = series_in(shown).filter(
         ~Exists(earlier),
         asked.of_study("study__"),
         asked.of_series(""),
@@ -148,18 +147,18 @@ def series_found(project: Project, search: Search, *, study_uid: str | None) -> 
 
 
 def instances_found(
-    project: Project, search: Search, *, study_uid: str | None, series_uid: str | None
+    shown: Shown, search: Search, *, study_uid: str | None, series_uid: str | None
 ) -> Found:
     """Instances of the project, a study or a series, each once however many volumes it is in."""
-    asked = _Asked(project, search)
-    twin = instances_in(project).filter(
+    asked = _Asked(shown, search)
+    twin = instances_in(shown).filter(
         sop_instance_uid=OuterRef("sop_instance_uid"),
         series__study=OuterRef("series__study"),
         series__series_uid=OuterRef("series__series_uid"),
         series__volume__lt=OuterRef("series__volume"),
     )
     rows = asked.instances(
-        instances_in(project, study_uid=study_uid, series_uid=series_uid).filter(
+        instances_in(shown, study_uid=study_uid, series_uid=series_uid).filter(
             ~Exists(twin),
             asked.of_study("series__study__"),
             asked.of_series("series__"),
@@ -181,8 +180,8 @@ def instances_found(
 class _Asked:
     """What a search asks of rows, by the level at which it is kept."""
 
-    def __init__(self, project: Project, search: Search) -> None:
-        self._project = project
+    def __init__(self, shown: Shown, search: Search) -> None:
+        self._shown = shown
         self._matches = search.matches
         self.names_series = bool(search.matches.keys() & _OF_SERIES.keys())
         self._in_headers = {
@@ -203,7 +202,7 @@ class _Asked:
         match = self._matches.get(MODALITIES_IN_STUDY)
         if match is None:
             return Q()
-        series = series_in(self._project).filter(study=study)
+        series = series_in(self._shown).filter(study=study)
         return Q(Exists(series.filter(_of_column("modality", match))))
 
     def instances(self, instances: QuerySet[Instance]) -> QuerySet[Instance]:

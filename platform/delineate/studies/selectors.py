@@ -9,22 +9,34 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Count, JSONField, Min, Prefetch, Q, QuerySet
+from django.db.models import (
+    Count,
+    Exists,
+    IntegerField,
+    JSONField,
+    Min,
+    OuterRef,
+    Prefetch,
+    Q,
+    QuerySet,
+)
 from django.db.models.expressions import RawSQL
 from pydicom import Dataset
 
 from delineate.accounts.models import User
-from delineate.errors import NotFound
+from delineate.errors import DelineateError, NotAllowed, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
-from delineate.projects.permissions import Action, require
+from delineate.projects.permissions import Action, require, role_in, roles_with
 from delineate.projects.selectors import projects_of
 from delineate.studies import deidentify
 from delineate.studies.models import (
     SERIES_ORDER,
+    BlackOut,
     Encoding,
     Erasure,
     Instance,
+    Quarantine,
     Series,
     Slice,
     Study,
@@ -45,6 +57,40 @@ _FATES: Final = """
         FROM jsonb_array_elements(studies_upload.report) AS line GROUP BY 1
     ) AS counted
 """
+_HELD: Final = """
+    SELECT count(*) FROM jsonb_array_elements(studies_upload.report) AS line
+    WHERE line ->> 'code' = 'in_quarantine'
+"""
+
+
+class InQuarantine(NotAllowed):
+    """Its pixels may show a patient's name, and nobody has looked at them yet."""
+
+    code = "in_quarantine"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The series is in quarantine: a project lead looks first whether a name stands in it."
+        )
+
+
+def not_held(to_series: str = "") -> Q:
+    """Of series, or of what hangs on them: that nobody is kept from by quarantine."""
+    return ~Q(**{f"{to_series}quarantine": Quarantine.HELD})
+
+
+def refuse_held(series: Series) -> None:
+    """Nobody works on a series while it is held; InQuarantine."""
+    if series.quarantine == Quarantine.HELD:
+        raise InQuarantine
+
+
+def refuse_to_show_held(series: Series, *, reader: Reader) -> None:
+    """A held series is shown to those who may release it alone; InQuarantine for others."""
+    if series.quarantine != Quarantine.HELD:
+        return
+    if role_in(series.study.project, user=reader) not in roles_with(Action.RELEASE):
+        raise InQuarantine
 
 
 def study_for(user: Reader, study_id: UUID) -> Study:
@@ -60,7 +106,7 @@ def study_for(user: Reader, study_id: UUID) -> Study:
 
 
 def series_for(user: Reader, series_id: UUID) -> Series:
-    """The series, for members of its project; NotFound for everybody else."""
+    """The series, for members of its project; NotFound for everybody else, InQuarantine."""
     series = (
         Series.objects.filter(id=series_id, study__project__in=projects_of(user))
         .select_related("study__project", "study__subject")
@@ -68,6 +114,7 @@ def series_for(user: Reader, series_id: UUID) -> Series:
     )
     if series is None:
         raise NotFound("There is no such series, or you are not a member of its project.")
+    refuse_to_show_held(series, reader=user)
     return series
 
 
@@ -156,9 +203,12 @@ def transfer_for(user: Reader, upload_id: UUID) -> Upload:
 
 
 def _told(uploads: QuerySet[Upload]) -> QuerySet[Upload]:
-    """Uploads with ``fates``: how many files were stored, duplicate, skipped and refused."""
+    """Uploads with ``fates``: how many files were stored, duplicate, skipped and refused; ``held``:
+    how many went into quarantine.
+    """
     counted = RawSQL(_FATES, (), output_field=JSONField())  # noqa: S611 (nobody's input is in it)
-    return uploads.select_related("by").annotate(fates=counted)
+    held = RawSQL(_HELD, (), output_field=IntegerField())  # noqa: S611
+    return uploads.select_related("by").annotate(fates=counted, held=held)
 
 
 def studies_of(project: Project, *, model_digest: str | None) -> QuerySet[Study]:
@@ -193,31 +243,49 @@ def prepared_slices(series: Series, *, model_digest: str) -> set[UUID]:
     )
 
 
-def studies_in(project: Project) -> QuerySet[Study]:
-    """The project's studies."""
-    return Study.objects.filter(project=project)
+@dataclass(frozen=True)
+class Shown:
+    """What of a project somebody is shown: all, or all but what is in quarantine."""
+
+    project: Project
+    sees_held: bool
+
+    def of(self, to_series: str = "") -> Q:
+        """The same of series, or of what hangs on them."""
+        whose = Q(**{f"{to_series}study__project": self.project})
+        return whose if self.sees_held else whose & not_held(to_series)
 
 
-def series_in(project: Project) -> QuerySet[Series]:
-    """The project's series, each volume of a DICOM series a row."""
-    return Series.objects.filter(study__project=project)
+def shown_to(reader: Reader, project: Project) -> Shown:
+    """What a member is shown of a project."""
+    return Shown(project, role_in(project, user=reader) in roles_with(Action.RELEASE))
+
+
+def studies_in(shown: Shown) -> QuerySet[Study]:
+    """The studies that somebody is shown anything of."""
+    return Study.objects.filter(Exists(series_in(shown).filter(study=OuterRef("pk"))))
+
+
+def series_in(shown: Shown) -> QuerySet[Series]:
+    """The series that somebody is shown, each volume of a DICOM series a row."""
+    return Series.objects.filter(shown.of())
 
 
 def instances_in(
-    project: Project,
+    shown: Shown,
     *,
     study_uid: str | None = None,
     series_uid: str | None = None,
     sop_uid: str | None = None,
 ) -> QuerySet[Instance]:
-    """The project's instances; one whose frames belong to several volumes has a row in each."""
+    """The instances that somebody is shown, with a row in each volume that has frames of it."""
     named = {
         "series__study__study_uid": study_uid,
         "series__series_uid": series_uid,
         "sop_instance_uid": sop_uid,
     }
     return Instance.objects.filter(
-        series__study__project=project, **{path: uid for path, uid in named.items() if uid}
+        shown.of("series__"), **{path: uid for path, uid in named.items() if uid}
     )
 
 
@@ -231,55 +299,53 @@ class Header:
 
 
 def headers_in(
-    project: Project, *, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+    shown: Shown, *, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
 ) -> Iterator[Header]:
     """The headers of a study, of a series in it, or of an instance, each once; NotFound."""
-    grouped = _grouped(
-        instances_in(project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
-    )
+    grouped = _grouped(shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
     return (
         header for ids in _batches([ids[0] for ids in grouped]) for header in _headers(ids).values()
     )
 
 
 def objects_in(
-    project: Project, *, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+    shown: Shown, *, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
 ) -> Iterator[tuple[Header, list[Slice]]]:
     """The same with their frames, in the order of the frames' numbers; NotFound."""
-    grouped = _grouped(
-        instances_in(project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
-    )
+    grouped = _grouped(shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
     return (each for batch in _batches(grouped) for each in _objects(batch))
 
 
 def slices_in(
-    project: Project, *, study_uid: str, series_uid: str, sop_uid: str, frames: Sequence[int] = ()
+    shown: Shown, *, study_uid: str, series_uid: str, sop_uid: str, frames: Sequence[int] = ()
 ) -> list[Slice]:
     """Frames of an instance, in the order asked for, or all of them; NotFound when one lacks."""
     # Along the indices: study, series, instance, frame. By way of the slice's own series it would
     # read every slice of that to find one.
-    slices = Slice.objects.filter(
-        instance__series__study__project=project,
-        instance__series__study__study_uid=study_uid,
-        instance__series__series_uid=series_uid,
-        instance__sop_instance_uid=sop_uid,
-    ).order_by("frame_number")
+    slices = (
+        Slice.objects.filter(
+            shown.of("instance__series__"),
+            instance__series__study__study_uid=study_uid,
+            instance__series__series_uid=series_uid,
+            instance__sop_instance_uid=sop_uid,
+        )
+        .select_related("series")
+        .order_by("frame_number")
+    )
     found = {
         slice_.frame_number: slice_
         for slice_ in (slices.filter(frame_number__in=frames) if frames else slices)
     }
     wanted = frames or list(found)
     if not wanted or not found.keys() >= set(wanted):
-        raise NotFound("There is no such frame.")
+        raise _missing("frame", shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
     return [found[number] for number in wanted]
 
 
-def slice_in(
-    project: Project, *, study_uid: str, series_uid: str, sop_uid: str, frame: int
-) -> Slice:
+def slice_in(shown: Shown, *, study_uid: str, series_uid: str, sop_uid: str, frame: int) -> Slice:
     """A frame of an instance by its UIDs and number; NotFound."""
     return slices_in(
-        project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid, frames=[frame]
+        shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid, frames=[frame]
     )[0]
 
 
@@ -293,15 +359,25 @@ def bits_stored_of(slice_: Slice) -> int:
     return int(value or 0)
 
 
-def _grouped(instances: QuerySet[Instance]) -> list[list[UUID]]:
-    """The rows of each instance, in order of series and instance; NotFound where there are none."""
+def _missing(what: str, shown: Shown, **uids: str | None) -> DelineateError:
+    """Why somebody is shown nothing under these UIDs: there is nothing, or it is held."""
+    everything = Shown(shown.project, sees_held=True)
+    is_there = instances_in(everything, **uids).exists()
+    if is_there and not instances_in(shown, **uids).exists():
+        return InQuarantine()
+    return NotFound(f"There is no such {what}.")
+
+
+def _grouped(shown: Shown, **uids: str | None) -> list[list[UUID]]:
+    """The rows of each instance, in order of series and instance; raises where there are none."""
+    instances = instances_in(shown, **uids)
     groups: dict[tuple[str, str], list[UUID]] = {}
     order = (*(f"series__{each}" for each in SERIES_ORDER), "sop_instance_uid")
     rows = instances.order_by(*order).values_list("series__series_uid", "sop_instance_uid", "id")
     for series_uid, sop_uid, row in rows.iterator():
         groups.setdefault((series_uid, sop_uid), []).append(row)
     if not groups:
-        raise NotFound("There is no such study, series or instance.")
+        raise _missing("study, series or instance", shown, **uids)
     return list(groups.values())
 
 
@@ -328,6 +404,25 @@ def _objects(batch: Sequence[list[UUID]]) -> Iterator[tuple[Header, list[Slice]]
         if (header := headers.get(ids[0])) is not None:
             frames = [slice_ for row in ids for slice_ in slices[row]]
             yield header, sorted(frames, key=lambda slice_: slice_.frame_number)
+
+
+def held_series(project: Project) -> QuerySet[Series]:
+    """What a lead has to look at, each with its ``slice_count`` and last black-out."""
+    held = Series.objects.filter(study__project=project, quarantine=Quarantine.HELD)
+    return (
+        held.select_related("study__subject")
+        .prefetch_related(Prefetch("black_outs", queryset=BlackOut.objects.all()))
+        .annotate(slice_count=Count("slices"))
+        .order_by("study__number", *SERIES_ORDER[1:], "id")
+    )
+
+
+def slice_at(series: Series, index: int) -> Slice:
+    """A series' slice by its place; NotFound."""
+    slice_ = series.slices.filter(index=index).first()
+    if slice_ is None:
+        raise NotFound("The series has no such slice.")
+    return slice_
 
 
 def image_of(slice_: Slice) -> SliceImage:

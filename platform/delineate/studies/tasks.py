@@ -9,8 +9,8 @@ from celery import shared_task
 from pydantic import ValidationError
 
 from delineate import jobs
-from delineate.studies import encoding, erasure, expiry, ingest
-from delineate.studies.models import Erasure, Upload
+from delineate.studies import black_out, encoding, erasure, expiry, ingest
+from delineate.studies.models import BlackOut, Erasure, Upload
 from mlworker.contract.messages import EVENT_TASK, event_adapter
 
 logger = logging.getLogger(__name__)
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 # One file is at most 1 GiB and an upload 32 GiB; a job that outlives this is taken over.
 INGEST_TAKES_AT_MOST_S = 3600
 ERASURE_TAKES_AT_MOST_S = 3600
+# 10,000 frames of a large clip; one that outlives this is begun anew.
+BLACK_OUT_TAKES_AT_MOST_S = 3600
 
 
 @shared_task(name="delineate.ingest_upload", time_limit=INGEST_TAKES_AT_MOST_S)  # type: ignore[untyped-decorator]
@@ -30,6 +32,12 @@ def ingest_upload_task(upload_id: str) -> None:
 def erase_subject_task(erasure_id: str) -> None:
     """Erase a subject; safe to run twice."""
     erasure.erase(UUID(erasure_id))
+
+
+@shared_task(name="delineate.black_out", time_limit=BLACK_OUT_TAKES_AT_MOST_S)  # type: ignore[untyped-decorator]
+def black_out_task(black_out_id: str) -> None:
+    """Black boxes out of a series; safe to run twice."""
+    black_out.run(UUID(black_out_id))
 
 
 @shared_task(name=EVENT_TASK, time_limit=60)  # type: ignore[untyped-decorator]
@@ -50,6 +58,8 @@ def sweep_jobs_task() -> None:
         ingest_upload_task.delay(str(upload.id))
     for owed in jobs.release_after_silence(Erasure):
         erase_subject_task.delay(str(owed.id))
+    for black in jobs.release_after_silence(BlackOut):
+        black_out_task.delay(str(black.id))
     expiry.end_forgotten_transfers()
     encoding.sweep()
 

@@ -63,10 +63,15 @@ class NiftiPlace(BaseModel):
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume as a DICOM object, and a NIfTI's own words of where it lies."""
+    """A volume as a DICOM object, and a NIfTI's own words of where it lies.
+
+    ``is_volume`` is False of what was DICOM or a picture. A volume is made of measured values: it
+    can have nothing written into its pixels, though its object is a secondary capture.
+    """
 
     dataset: Dataset
     place: NiftiPlace | None
+    is_volume: bool = True
 
 
 @dataclass(frozen=True)

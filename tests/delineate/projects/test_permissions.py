@@ -20,6 +20,7 @@ EXPECTED = {
     Action.MANAGE: (True, False, False),
     Action.DELETE_STUDY: (True, False, False),
     Action.MANAGE_SUBJECTS: (True, False, False),
+    Action.RELEASE: (True, False, False),
     Action.VIEW_AUDIT: (True, False, False),
 }
 ROLES = (Role.LEAD, Role.REVIEWER, Role.ANNOTATOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 
@@ -280,7 +281,7 @@ def test_an_object_whose_frames_are_several_volumes_is_in_each(project, lead):
     assert of_frames == [[1, 2], [3]]
     series = Series.objects.get(volume=1)
     root = f"/dicomweb/{project.id}/studies/{series.study.study_uid}/series/{series.series_uid}"
-    headers = lead.get(f"{root}/metadata").json()
+    headers = json.loads(lead.get(f"{root}/metadata").getvalue())
     assert len(headers) == 1
     sop_uid = headers[0]["00080018"]["Value"][0]
     for number, expected in enumerate(pixels, start=1):

@@ -15,7 +15,7 @@ from delineate.studies import pictures, pixels
 from delineate.studies.archive import Refused
 from delineate.studies.models import Series, Study
 from tests.delineate.factories import browser_of, lead_of, new_project
-from tests.delineate.studies.files import fates, send_and_ingest, zipped
+from tests.delineate.studies.files import fates, image, send_and_ingest, written, zipped
 
 NAME = "ZANZIBARD"
 
@@ -56,6 +56,11 @@ def test_a_picture_keeps_its_pixels(kind, values) -> None:
     (kept,) = frames(data)
     assert kept.dtype == values.dtype
     np.testing.assert_array_equal(kept, values)
+
+
+def test_a_dicom_file_whose_preamble_is_a_tiffs_is_no_picture() -> None:
+    file = written(image())
+    assert not pictures.is_picture(b"II*\0" + file[4:])
 
 
 def test_a_jpeg_is_what_it_decodes_to() -> None:
@@ -169,7 +174,7 @@ def test_pictures_go_in_by_the_front_door_without_what_is_written_beside_them() 
     upload = send_and_ingest(lead, project, zipped(files))
     again = send_and_ingest(lead, project, files[f"{NAME}.png"])
 
-    assert fates(upload) == [*[("stored", "")] * 4, ("refused", "unreadable")]
+    assert fates(upload) == [*[("stored", "in_quarantine")] * 4, ("refused", "unreadable")]
     assert fates(again) == [("duplicate", "duplicate")]
     assert {series.modality for series in Series.objects.all()} == {"OT"}
     # One folder, one subject; each loose picture is somebody of their own.

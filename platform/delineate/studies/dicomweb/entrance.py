@@ -12,19 +12,21 @@ from django.http.response import HttpResponseBase
 from delineate.config.http import answer
 from delineate.errors import DelineateError, NotSignedIn
 from delineate.projects.selectors import project_for
+from delineate.studies.selectors import shown_to
 
 View = Callable[..., HttpResponseBase]
 
 
 def of_project(view: View) -> View:
-    """A view that is given the project it is about, where whoever asks is a member of it."""
+    """A view that is given what its reader is shown of a project; members only."""
 
     @wraps(view)
     def entered(request: HttpRequest, project_id: UUID, **names: object) -> HttpResponseBase:
         try:
             if not request.user.is_authenticated:
                 raise NotSignedIn("Sign in first.")
-            return view(request, project_for(request.user, project_id), **names)
+            project = project_for(request.user, project_id)
+            return view(request, shown_to(request.user, project), **names)
         except DelineateError as error:
             return answer(error)
 

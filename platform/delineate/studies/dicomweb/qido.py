@@ -15,12 +15,12 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_GET
 from pydicom.datadict import dictionary_VR
 
-from delineate.projects.models import Project
 from delineate.studies import searching
 from delineate.studies.dicomweb.entrance import of_project
 from delineate.studies.dicomweb.negotiation import DICOM_JSON, JSON, Form, choose
 from delineate.studies.matching import Search, parse
 from delineate.studies.searching import Found
+from delineate.studies.selectors import Shown
 
 _FORMS: Final = (Form(DICOM_JSON), Form(JSON))
 STUDY_UID: Final = "0020000D"
@@ -38,35 +38,33 @@ _NUMBER_OF_FRAMES: Final = "00280008"
 
 @require_GET
 @of_project
-def studies(request: HttpRequest, project: Project) -> HttpResponseBase:
+def studies(request: HttpRequest, shown: Shown) -> HttpResponseBase:
     """Studies of the project."""
     search = _search(request)
-    return _answer(request, project, search, searching.studies_found(project, search), _OF_STUDIES)
+    return _answer(request, shown, search, searching.studies_found(shown, search), _OF_STUDIES)
 
 
 @require_GET
 @of_project
-def series(
-    request: HttpRequest, project: Project, study_uid: str | None = None
-) -> HttpResponseBase:
+def series(request: HttpRequest, shown: Shown, study_uid: str | None = None) -> HttpResponseBase:
     """Series of the project, or of a study."""
     search = _search(request)
-    found = searching.series_found(project, search, study_uid=study_uid)
-    return _answer(request, project, search, found, _OF_SERIES)
+    found = searching.series_found(shown, search, study_uid=study_uid)
+    return _answer(request, shown, search, found, _OF_SERIES)
 
 
 @require_GET
 @of_project
 def instances(
     request: HttpRequest,
-    project: Project,
+    shown: Shown,
     study_uid: str | None = None,
     series_uid: str | None = None,
 ) -> HttpResponseBase:
     """Instances of the project, of a study, or of a series."""
     search = _search(request)
-    found = searching.instances_found(project, search, study_uid=study_uid, series_uid=series_uid)
-    return _answer(request, project, search, found, _OF_INSTANCES)
+    found = searching.instances_found(shown, search, study_uid=study_uid, series_uid=series_uid)
+    return _answer(request, shown, search, found, _OF_INSTANCES)
 
 
 def _search(request: HttpRequest) -> Search:
@@ -76,13 +74,13 @@ def _search(request: HttpRequest) -> Search:
 
 def _answer(
     request: HttpRequest,
-    project: Project,
+    shown: Shown,
     search: Search,
     found: Found,
     always: tuple[str, ...],
 ) -> HttpResponse:
     form = choose(str(request.GET.get("accept") or request.headers.get("Accept") or "*/*"), _FORMS)
-    root = request.build_absolute_uri(f"/dicomweb/{project.id}/studies")
+    root = request.build_absolute_uri(f"/dicomweb/{shown.project.id}/studies")
     told = [_told(row, root, always) for row in found.rows]
     response = JsonResponse(told, safe=False, content_type=form.media_type)
     if warnings := _warnings(search, found):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import Any, BinaryIO, Final, cast
 
@@ -44,6 +45,7 @@ from delineate.studies.dicomweb.negotiation import (
     media_type,
 )
 from delineate.studies.models import Upload, WayIn
+from delineate.studies.selectors import Shown
 from delineate.studies.services import UploadTooLarge
 
 # Why an instance is not stored (PS3.18 table 10.5.3-1 and I.2.2, with the codes of PS3.4 B.2.3).
@@ -87,9 +89,9 @@ class _Received:
 
 
 @of_project
-def store(request: HttpRequest, project: Project, study_uid: str | None = None) -> HttpResponse:
+def store(request: HttpRequest, shown: Shown, study_uid: str | None = None) -> HttpResponse:
     """Take in the parts of a request, of one study where its address names it."""
-    user = request.user
+    user, project = request.user, shown.project
     assert isinstance(user, User), "nobody else is let in"
     if getattr(request, "by_token", False) is not True and check_csrf(request) is not None:
         raise NotAllowed("Send a CSRF token, or sign in with an API token.", code="csrf_failed")
@@ -214,19 +216,18 @@ def _answer(
     content_type: str,
 ) -> HttpResponse:
     """The Store Instances Response (PS3.18 10.5.3 and annex I)."""
-    key = bytes(project.pseudonym_key)
+    ours = partial(deidentify.kept_uid, key=bytes(project.pseudonym_key), policy=project.privacy)
     root = request.build_absolute_uri(f"/dicomweb/{project.id}/studies")
     answer: dict[str, Any] = {}
     studies = {named.study_uid for named in received.stored}
     if len(studies) == 1:
-        answer["00081190"] = _ur(f"{root}/{deidentify.replace_uid(studies.pop(), key=key)}")
+        answer["00081190"] = _ur(f"{root}/{ours(studies.pop())}")
     sequences: dict[str, list[dict[str, Any]]] = {"00081198": [], "00081199": [], "0008119A": []}
     for named in received.stored:
-        ours = [
-            deidentify.replace_uid(uid, key=key)
-            for uid in (named.study_uid, named.series_uid, named.sop_instance_uid)
-        ]
-        address = "{}/series/{}/instances/{}".format(*ours)
+        study, series, instance = (
+            ours(uid) for uid in (named.study_uid, named.series_uid, named.sop_instance_uid)
+        )
+        address = f"{study}/series/{series}/instances/{instance}"
         sequences["00081199"].append({**_reference(named), "00081190": _ur(f"{root}/{address}")})
     for failed, reason in received.failed:
         why = {"00081197": {"vr": "US", "Value": [reason]}}

@@ -18,7 +18,6 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_GET
 from pydicom.uid import ExplicitVRLittleEndian
 
-from delineate.projects.models import Project
 from delineate.studies import rendering, selectors
 from delineate.studies.dicomweb import multipart, part10
 from delineate.studies.dicomweb.entrance import of_project
@@ -33,14 +32,16 @@ from delineate.studies.dicomweb.negotiation import (
     choose,
 )
 from delineate.studies.lossless import TRANSFER_SYNTAX, jpeg_ls_of, pixels_of
-from delineate.studies.models import Slice
+from delineate.studies.models import Quarantine, Slice
 from delineate.studies.pixels import MAX_FRAMES
-from delineate.studies.selectors import Header
+from delineate.studies.selectors import Header, Shown
 
 ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
 
-# What lies under its UIDs never changes, and is for the signed-in person only.
+# What lies under an image's UIDs never changes, and is for the signed-in person only …
 CACHE: Final = "private, max-age=31536000, immutable"
+# … but for what is held, as boxes may be blacked out of it, and for series, which may grow.
+CACHE_NOTHING: Final = "private, no-store"
 NATIVE: Final = str(ExplicitVRLittleEndian)
 
 FILES: Final = (
@@ -74,7 +75,7 @@ _THUMBNAIL: Final = (128, 128)
 @of_project
 def retrieve(
     request: HttpRequest,
-    project: Project,
+    shown: Shown,
     study_uid: str,
     series_uid: str | None = None,
     sop_uid: str | None = None,
@@ -82,21 +83,24 @@ def retrieve(
     """A study, series or instance as DICOM files."""
     form = choose(_accept(request), FILES if sop_uid is None else ONE_FILE)
     objects = selectors.objects_in(
-        project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
+        shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
     )
+    lasts = sop_uid is not None and not shown.sees_held
     files = (_file(*each, transfer_syntax=form.transfer_syntax) for each in objects)
     if not form.is_multipart:
         content_type, content = next(files)
-        return _lasting(StreamingHttpResponse(content, content_type=content_type))
+        return _kept(StreamingHttpResponse(content, content_type=content_type), lasts=lasts)
     answer = multipart.written(files, media_type=DICOM)
-    return _lasting(StreamingHttpResponse(answer.pieces, content_type=answer.content_type))
+    return _kept(
+        StreamingHttpResponse(answer.pieces, content_type=answer.content_type), lasts=lasts
+    )
 
 
 @require_GET
 @of_project
 def metadata(
     request: HttpRequest,
-    project: Project,
+    shown: Shown,
     study_uid: str,
     series_uid: str | None = None,
     sop_uid: str | None = None,
@@ -104,9 +108,9 @@ def metadata(
     """The headers of a study, series or instance as DICOM JSON."""
     form = choose(_accept(request), METADATA)
     headers = selectors.headers_in(
-        project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
+        shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
     )
-    root = request.build_absolute_uri(f"/dicomweb/{project.id}")
+    root = request.build_absolute_uri(f"/dicomweb/{shown.project.id}")
     told = (_with_bulk_data(_told(header), root) for header in headers)
     return StreamingHttpResponse(_json_array(told), content_type=form.media_type)
 
@@ -115,7 +119,7 @@ def metadata(
 @of_project
 def frames(
     request: HttpRequest,
-    project: Project,
+    shown: Shown,
     study_uid: str,
     series_uid: str,
     sop_uid: str,
@@ -123,7 +127,7 @@ def frames(
 ) -> HttpResponseBase:
     """Frames' pixels, each a part; ``numbers`` from 1 on, with commas between them."""
     slices = selectors.slices_in(
-        project,
+        shown,
         study_uid=study_uid,
         series_uid=series_uid,
         sop_uid=sop_uid,
@@ -137,60 +141,62 @@ def frames(
     kind = f"{form.media_type};transfer-syntax={form.transfer_syntax}"
     contents = _frames(slices, transfer_syntax=form.transfer_syntax)
     if not form.is_multipart:
-        return _lasting(HttpResponse(next(contents), content_type=kind))
+        return _kept(HttpResponse(next(contents), content_type=kind), lasts=_last(slices))
     answer = multipart.written(
         ((kind, iter([content])) for content in contents), media_type=form.media_type
     )
     if len(slices) == 1:  # in one piece: a piece each for its beginning and end takes longer
         whole = b"".join(answer.pieces)
-        return _lasting(HttpResponse(whole, content_type=answer.content_type))
-    return _lasting(StreamingHttpResponse(answer.pieces, content_type=answer.content_type))
+        return _kept(HttpResponse(whole, content_type=answer.content_type), lasts=_last(slices))
+    return _kept(
+        StreamingHttpResponse(answer.pieces, content_type=answer.content_type), lasts=_last(slices)
+    )
 
 
 @require_GET
 @of_project
 def bulk_data(
-    request: HttpRequest, project: Project, study_uid: str, series_uid: str, sop_uid: str
+    request: HttpRequest, shown: Shown, study_uid: str, series_uid: str, sop_uid: str
 ) -> HttpResponseBase:
     """The value of PixelData: all frames, one after the other, little endian."""
     form = choose(_accept(request), _BULK)
-    slices = selectors.slices_in(
-        project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
-    )
+    slices = selectors.slices_in(shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
     content = _frames(slices, transfer_syntax=NATIVE)
     kind = f"{OCTETS};transfer-syntax={NATIVE}"
     if not form.is_multipart:
-        return _lasting(StreamingHttpResponse(content, content_type=kind))
+        return _kept(StreamingHttpResponse(content, content_type=kind), lasts=_last(slices))
     answer = multipart.written(iter([(kind, content)]), media_type=OCTETS)
-    return _lasting(StreamingHttpResponse(answer.pieces, content_type=answer.content_type))
+    return _kept(
+        StreamingHttpResponse(answer.pieces, content_type=answer.content_type), lasts=_last(slices)
+    )
 
 
 @require_GET
 @of_project
 def rendered(
     request: HttpRequest,
-    project: Project,
+    shown: Shown,
     study_uid: str,
     series_uid: str,
     sop_uid: str,
     number: int = 1,
 ) -> HttpResponseBase:
     """A frame, or an instance's first, as a picture in its own size or fit into a viewport."""
-    return _picture(request, project, (study_uid, series_uid, sop_uid, number), most=None)
+    return _picture(request, shown, (study_uid, series_uid, sop_uid, number), most=None)
 
 
 @require_GET
 @of_project
 def thumbnail(
     request: HttpRequest,
-    project: Project,
+    shown: Shown,
     study_uid: str,
     series_uid: str,
     sop_uid: str,
     number: int = 1,
 ) -> HttpResponseBase:
     """The same, small."""
-    return _picture(request, project, (study_uid, series_uid, sop_uid, number), most=_THUMBNAIL)
+    return _picture(request, shown, (study_uid, series_uid, sop_uid, number), most=_THUMBNAIL)
 
 
 def _accept(request: HttpRequest) -> str:
@@ -198,9 +204,13 @@ def _accept(request: HttpRequest) -> str:
     return str(request.GET.get("accept") or request.headers.get("Accept") or "*/*")
 
 
-def _lasting(response: ResponseT) -> ResponseT:
-    """May be kept; apart for every Accept, as one address gives compressed pixels and others."""
-    response["Cache-Control"] = CACHE
+def _last(slices: list[Slice]) -> bool:
+    return not any(slice_.series.quarantine == Quarantine.HELD for slice_ in slices)
+
+
+def _kept(response: ResponseT, *, lasts: bool) -> ResponseT:
+    """Apart for every Accept, as one address gives compressed pixels and others."""
+    response["Cache-Control"] = CACHE if lasts else CACHE_NOTHING
     response["Vary"] = "Accept"
     return response
 
@@ -262,7 +272,7 @@ def _json_array(items: Iterator[dict[str, Any]]) -> Iterator[bytes]:
 
 def _picture(
     request: HttpRequest,
-    project: Project,
+    shown: Shown,
     named: tuple[str, str, str, int],
     *,
     most: tuple[int, int] | None,
@@ -270,7 +280,7 @@ def _picture(
     form = choose(_accept(request), PICTURES)
     study_uid, series_uid, sop_uid, number = named
     slice_ = selectors.slice_in(
-        project, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid, frame=number
+        shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid, frame=number
     )
     most = _viewport(request) or most
     quality = _whole_numbers(request, "quality", count=1, most=100) or (rendering.JPEG_QUALITY,)
@@ -279,12 +289,12 @@ def _picture(
     if pixels.ndim == 2:
         series = slice_.series
         centre, width = window or (series.window_centre or 0.0, series.window_width or 1.0)
-        shown = rendering.Shown(slice_.slope, slice_.intercept, centre, width, slice_.inverted)
-        pixels = rendering.grey(pixels, shown)
+        values = rendering.Shown(slice_.slope, slice_.intercept, centre, width, slice_.inverted)
+        pixels = rendering.grey(pixels, values)
     content = rendering.picture(
         pixels.astype(np.uint8), media_type=form.media_type, most=most, quality=quality[0]
     )
-    return _lasting(HttpResponse(content, content_type=form.media_type))
+    return _kept(HttpResponse(content, content_type=form.media_type), lasts=_last([slice_]))
 
 
 def _viewport(request: HttpRequest) -> tuple[int, int] | None:

@@ -1,0 +1,214 @@
+"""Quarantine: what is held, how it looks, and letting it go. For those who may release."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from ninja import Query, Router, Schema, Status
+from pydantic import ConfigDict, Field
+
+from delineate import storage
+from delineate.accounts.models import User
+from delineate.errors import Invalid
+from delineate.jobs import JobState
+from delineate.projects.permissions import Action, require
+from delineate.projects.selectors import project_for
+from delineate.studies import previews, quarantine, selectors
+from delineate.studies.black_boxes import BlackBox
+from delineate.studies.burned_in import SENTENCES, Reason
+from delineate.studies.models import BlackOut, Series, Slice
+from mlworker.contract.artifacts import unpack_array
+
+router = Router(tags=["quarantine"])
+
+PREVIEW_PIXELS: Final = 512
+PREVIEW_PIXELS_AT_MOST: Final = 2048
+# All of them are read for one picture: some seconds' work.
+BRIGHTEST_OF_AT_MOST: Final = 1000
+# As many as a page's list of series to let go may name.
+NAMED_AT_MOST: Final = 10_000
+
+
+class ReasonOut(Schema):
+    """Why a series is held."""
+
+    code: Reason
+    sentence: str
+
+
+class BlackOutOut(Schema):
+    """Boxes that are being blacked out of a series, and how far that has come."""
+
+    id: UUID
+    state: JobState
+    slices_done: int
+    slices_total: int
+    error_message: str
+
+
+class HeldSeriesOut(Schema):
+    """A series, or one volume of it, that waits for somebody to look at it."""
+
+    id: UUID
+    study_id: UUID
+    study_number: int
+    subject: str
+    arrived_at: datetime
+    series_uid: str
+    number: int
+    volume: int
+    modality: str
+    rows: int
+    columns: int
+    slices: int
+    reason: ReasonOut
+    black_out: BlackOutOut | None
+
+    @staticmethod
+    def resolve_study_number(series: Series) -> int:
+        """Its study's name for people."""
+        return series.study.number
+
+    @staticmethod
+    def resolve_subject(series: Series) -> str:
+        """The pseudonym."""
+        return series.study.subject.pseudonym
+
+    @staticmethod
+    def resolve_arrived_at(series: Series) -> datetime:
+        """When its study came."""
+        return series.study.created_at
+
+    @staticmethod
+    def resolve_slices(series: Series) -> int:
+        """The number of slices."""
+        return int(getattr(series, "slice_count"))  # noqa: B009 (annotated by the selector)
+
+    @staticmethod
+    def resolve_reason(series: Series) -> ReasonOut:
+        """With a sentence for people."""
+        reason = Reason(series.held_because)
+        return ReasonOut(code=reason, sentence=SENTENCES[reason])
+
+    @staticmethod
+    def resolve_black_out(series: Series) -> BlackOut | None:
+        """The last one."""
+        return next(iter(series.black_outs.all()), None)
+
+
+class ReleaseIn(Schema):
+    """The series that somebody has looked at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    series_ids: list[UUID] = Field(max_length=NAMED_AT_MOST)
+
+
+class ReleasedOut(Schema):
+    """How many were let go."""
+
+    released: int
+
+
+class BoxesIn(Schema):
+    """What is to be black, in slice pixels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    boxes: list[BlackBox]
+
+
+@router.get("/projects/{project_id}/quarantine", response=list[HeldSeriesOut])
+def list_held(request: HttpRequest, project_id: UUID) -> list[Series]:
+    """The project's series that wait for somebody to look at them."""
+    user = _user(request)
+    project = project_for(user, project_id)
+    require(user, Action.RELEASE, project)
+    return list(selectors.held_series(project))
+
+
+@router.post("/projects/{project_id}/quarantine/release", response=ReleasedOut)
+def post_release_several(request: HttpRequest, project_id: UUID, body: ReleaseIn) -> ReleasedOut:
+    """Let several series go as they are; those that are not held any more are left alone."""
+    user = _user(request)
+    project = project_for(user, project_id)
+    released = quarantine.release_several(project, series_ids=body.series_ids, by=user)
+    return ReleasedOut(released=released)
+
+
+@router.post("/series/{series_id}/release", response={204: None})
+def post_release(request: HttpRequest, series_id: UUID) -> Status[None]:
+    """Let a series go as it is; 409 not_held, being_blacked_out."""
+    user = _user(request)
+    quarantine.release(selectors.series_for(user, series_id), by=user)
+    return Status(204, None)
+
+
+@router.post("/series/{series_id}/black-out", response={202: BlackOutOut})
+def post_black_out(request: HttpRequest, series_id: UUID, body: BoxesIn) -> Status[BlackOut]:
+    """Black boxes out of a series for good, then let it go; 409 not_held, being_blacked_out."""
+    user = _user(request)
+    series = selectors.series_for(user, series_id)
+    return Status(202, quarantine.request_black_out(series, boxes=body.boxes, by=user))
+
+
+@router.get(
+    "/series/{series_id}/preview",
+    response={200: None},
+    openapi_extra={
+        "responses": {
+            200: {
+                "description": "A PNG.",
+                "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        }
+    },
+)
+def get_preview(
+    request: HttpRequest,
+    series_id: UUID,
+    index: Annotated[int, Query(ge=0)] = 0,
+    side: Annotated[int, Query(ge=16, le=PREVIEW_PIXELS_AT_MOST)] = PREVIEW_PIXELS,
+    *,
+    brightest: bool = False,
+) -> HttpResponse:
+    """A slice as a small picture, or each pixel as bright as on any slice; 422 too_many_slices."""
+    user = _user(request)
+    series = selectors.series_for(user, series_id)
+    require(user, Action.RELEASE, series.study.project)
+    image = _brightest(series) if brightest else _shown(selectors.slice_at(series, index), series)
+    response = HttpResponse(previews.png(image, side=side), content_type="image/png")
+    # It may show a name, or be blacked out the next time it is asked for.
+    response["Cache-Control"] = "private, no-store"
+    return response
+
+
+def _brightest(series: Series) -> previews.Shown:
+    slices = series.slices.order_by("index")
+    if slices.count() > BRIGHTEST_OF_AT_MOST:
+        raise Invalid(
+            f"More than {BRIGHTEST_OF_AT_MOST} slices cannot be seen at once; look through them.",
+            code="too_many_slices",
+        )
+    return previews.brightest(_shown(slice_, series) for slice_ in slices)
+
+
+def _shown(slice_: Slice, series: Series) -> previews.Shown:
+    window = None
+    if series.window_centre is not None and series.window_width is not None:
+        window = (series.window_centre, series.window_width)
+    return previews.shown(
+        unpack_array(storage.get(slice_.pixels_key)),
+        slope=slice_.slope,
+        intercept=slice_.intercept,
+        inverted=slice_.inverted,
+        window=window,
+    )
+
+
+def _user(request: HttpRequest) -> User:
+    assert isinstance(request.user, User), "every route wants a session"
+    return request.user
