@@ -415,7 +415,7 @@ export interface paths {
         put?: never;
         /**
          * Post Release Several
-         * @description Let several series go as they are; those that are not held any more are left alone.
+         * @description Let several series go as they are; what has been let go, or has grown, is left alone.
          */
         post: operations["delineate_studies_quarantine_api_post_release_several"];
         delete?: never;
@@ -543,7 +543,7 @@ export interface paths {
         put?: never;
         /**
          * Post Black Out
-         * @description Black boxes out of a series for good, then let it go; 409 not_held, being_blacked_out.
+         * @description Black boxes out of a series for good, then let it go; 409 as for letting it go.
          */
         post: operations["delineate_studies_quarantine_api_post_black_out"];
         delete?: never;
@@ -583,7 +583,7 @@ export interface paths {
         put?: never;
         /**
          * Post Release
-         * @description Let a series go as it is; 409 not_held, being_blacked_out.
+         * @description Let a series go as it is; 409 not_held, being_blacked_out, series_grew.
          */
         post: operations["delineate_studies_quarantine_api_post_release"];
         delete?: never;
@@ -1015,6 +1015,8 @@ export interface components {
         BoxesIn: {
             /** Boxes */
             boxes: components["schemas"]["BlackBox"][];
+            /** Slices */
+            slices: number;
         };
         /**
          * CommentIn
@@ -1691,8 +1693,8 @@ export interface components {
          * @description The series that somebody has looked at.
          */
         ReleaseIn: {
-            /** Series Ids */
-            series_ids: string[];
+            /** Series */
+            series: components["schemas"]["SeenSeriesIn"][];
         };
         /**
          * ReleasedOut
@@ -1790,6 +1792,27 @@ export interface components {
             proposal_id: string;
             /** Seal */
             seal: string;
+        };
+        /**
+         * SeenIn
+         * @description How many slices a series had when somebody looked at it: it may grow meanwhile.
+         */
+        SeenIn: {
+            /** Slices */
+            slices: number;
+        };
+        /**
+         * SeenSeriesIn
+         * @description A series that somebody has looked at.
+         */
+        SeenSeriesIn: {
+            /**
+             * Series Id
+             * Format: uuid
+             */
+            series_id: string;
+            /** Slices */
+            slices: number;
         };
         /**
          * SeriesDetail
@@ -2977,7 +3000,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SeenIn"];
+            };
+        };
         responses: {
             /** @description No Content */
             204: {

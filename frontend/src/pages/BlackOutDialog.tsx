@@ -34,7 +34,7 @@ export function BlackOutDialog({ series, projectId, onClose }: { series: HeldSer
     async () =>
       dataOf(await client.POST("/api/series/{series_id}/black-out", {
         params: { path: { series_id: series.id } },
-        body: { boxes: [...boxes] },
+        body: { boxes: [...boxes], slices: series.slices },
       })),
     {
       stale: [["project", projectId]],

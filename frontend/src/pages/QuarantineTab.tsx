@@ -41,14 +41,17 @@ export function QuarantineTab({ project }: { project: Project }) {
   const stale = [["project", project.id]];
   const release = useAct(
     async (series: HeldSeries) =>
-      throwRefusal(await client.POST("/api/series/{series_id}/release", { params: { path: { series_id: series.id } } })),
+      throwRefusal(await client.POST("/api/series/{series_id}/release", {
+        params: { path: { series_id: series.id } },
+        body: { slices: series.slices },
+      })),
     { stale, onDone: (_, series) => showDone(`Study ${series.study_number}, ${seriesInWords(series, list)} has been released.`) },
   );
   const releaseSeveral = useAct(
     async (series: readonly HeldSeries[]) =>
       dataOf(await client.POST("/api/projects/{project_id}/quarantine/release", {
         params: { path: { project_id: project.id } },
-        body: { series_ids: series.map(({ id }) => id) },
+        body: { series: series.map(({ id, slices }) => ({ series_id: id, slices })) },
       })),
     { stale, onDone: ({ released }) => showDone(`${released} series released.`) },
   );
@@ -161,6 +164,7 @@ function Card({ series, name, isSelected, onSelect, onRelease, onBlackOut }: Car
     >
       <Stack gap="xs">
         <img
+          key={series.slices} // it has grown: look anew
           loading="lazy" src={previewUrl(series.id, { side: CARD_SIDE, ...(isAll ? {} : { index }) })} alt={`Preview of ${name}`}
           style={{ width: "100%", height: 220, objectFit: "contain", background: "black" }}
         />

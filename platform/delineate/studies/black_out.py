@@ -179,7 +179,7 @@ class _Run:
             self._tell()
 
     def _lock(self) -> Series:
-        """The series as it stands; Conflict ``not_held`` when it was let go meanwhile."""
+        """The series, as when the boxes were drawn; Conflict ``not_held``, ``series_grew``."""
         series = (
             Series.objects.select_for_update(of=("self",))
             .select_related("study__project")
@@ -187,6 +187,8 @@ class _Run:
         )
         if series.quarantine != Quarantine.HELD:
             raise Conflict("The series is not in quarantine any more.", code="not_held")
+        if series.grew_at != self._job.grew_at:
+            raise series_grew()
         return series
 
     def _sign_of_life(self) -> None:
@@ -200,6 +202,13 @@ class _Run:
 
     def _tell(self) -> None:
         tell(self._job, project_id=self._series.study.project_id)
+
+
+def series_grew() -> Conflict:
+    """What joined has been looked at by nobody."""
+    return Conflict(
+        "Images were added to the series meanwhile; look at it once more.", code="series_grew"
+    )
 
 
 def prepare(slice_ids: list[uuid.UUID], *, series: Series) -> None:

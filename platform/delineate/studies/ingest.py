@@ -31,7 +31,15 @@ from delineate.studies import encoding, selectors
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
 from delineate.studies.mapping import Mapping, is_mapping
-from delineate.studies.models import Quarantine, SealedOriginal, Slice, Study, Subject, Upload
+from delineate.studies.models import (
+    Instance,
+    Quarantine,
+    SealedOriginal,
+    Slice,
+    Study,
+    Subject,
+    Upload,
+)
 from delineate.studies.originals import together
 from delineate.studies.parts import open_blob
 from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
@@ -59,11 +67,6 @@ class _Series:
     entries: list[Entry] = field(default_factory=list)
     instances: dict[str, StoredInstance] = field(default_factory=dict)  # by our UIDs
     failed: int = 0  # of its images
-
-    @property
-    def is_held(self) -> bool:
-        """Whether it goes into quarantine: an image that may show a name takes all there."""
-        return any(instance.end.held_because for instance in self.instances.values())
 
     def take_back(self) -> None:
         """Remove the pixels of what does not go in."""
@@ -361,8 +364,9 @@ class _Run:
                 return False
             self._join(found or self._new_study(study), joining)
         for series in joining.values():
-            for instance in series.instances.values():
-                self._settle_stored(instance.entry, is_held=series.is_held)
+            held = _held(study.id, list(series.instances))
+            for uid, instance in series.instances.items():
+                self._settle_stored(instance.entry, is_held=uid in held)
         return True
 
     def _join(self, study: Study, joining: dict[str, _Series]) -> None:
@@ -480,6 +484,16 @@ def _names_of(upload: Upload) -> dict[int, str]:
 
 def _is_of_another(study: _Gathered, found: Study | None) -> bool:
     return found is not None and bool(study.named) and found.subject.pseudonym not in study.named
+
+
+def _held(study_id: uuid.UUID, sop_uids: list[str]) -> set[str]:
+    """Of a study's images, those that lie in a series that is held."""
+    held = Instance.objects.filter(
+        series__study=study_id,
+        series__quarantine=Quarantine.HELD,
+        sop_instance_uid__in=sop_uids,
+    )
+    return set(held.values_list("sop_instance_uid", flat=True))
 
 
 def _have_come_meanwhile(study: Study, joining: dict[str, _Series]) -> bool:

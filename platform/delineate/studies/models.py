@@ -397,6 +397,7 @@ class BlackOut(Job):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="black_outs"
     )
     boxes = models.JSONField()
+    grew_at = models.DateTimeField()  # the series, as it was when the boxes were drawn
     slices_total = models.PositiveIntegerField(default=0)
     slices_done = models.PositiveIntegerField(default=0)
     replaced_keys = models.JSONField(null=True)

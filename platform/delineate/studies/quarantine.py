@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from django.db import transaction
+from django.db.models import Count
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -29,22 +30,22 @@ logger = logging.getLogger(__name__)
 BOXES_AT_MOST: Final = 200
 
 
-def release(series: Series, *, by: User) -> Series:
-    """Let everybody open a series that somebody has looked at.
+def release(series: Series, *, slices: int, by: User) -> Series:
+    """Let everybody open a series of which somebody has looked at so many slices.
 
-    Raises Conflict ``not_held``, ``being_blacked_out``.
+    Raises Conflict ``not_held``, ``being_blacked_out``, ``series_grew``.
     """
     require(by, Action.RELEASE, series.study.project)
     with transaction.atomic():
-        held = _lock_held(series)
+        held = _lock_held(series, slices=slices)
         _let_go([held], project=held.study.project, by=by)
     return held
 
 
-def release_several(project: Project, *, series_ids: Sequence[uuid.UUID], by: User) -> int:
-    """Let go those of the named series that are still held; how many.
+def release_several(project: Project, *, seen: Mapping[uuid.UUID, int], by: User) -> int:
+    """Let go what of these series is still held and still has so many slices; how many.
 
-    They are named, so that none is let go that came after somebody looked. One whose boxes are
+    They are named, so that nothing is let go that came after somebody looked. One whose boxes are
     being blacked out is left to that. Raises NotFound.
     """
     require(by, Action.RELEASE, project)
@@ -52,36 +53,41 @@ def release_several(project: Project, *, series_ids: Sequence[uuid.UUID], by: Us
         named = (
             Series.objects.select_for_update(of=("self",))
             .select_related("study")
-            .filter(study__project=project, id__in=series_ids)
+            .filter(study__project=project, id__in=seen)
             .order_by("id")
         )
-        if len(named) < len(set(series_ids)):
+        if len(named) < len(seen):
             raise NotFound("There is no such series, or it is not one of this project's.")
-        busy = _under_way(series_ids)
+        counts = _slices_by_series(seen)
+        grown = {series_id for series_id in seen if seen[series_id] != counts[series_id]}
+        left_alone = grown | _under_way(seen)
         held = [
-            each for each in named if each.quarantine == Quarantine.HELD and each.id not in busy
+            each
+            for each in named
+            if each.quarantine == Quarantine.HELD and each.id not in left_alone
         ]
         _let_go(held, project=project, by=by)
     return len(held)
 
 
-def request_black_out(series: Series, *, boxes: Sequence[BlackBox], by: User) -> BlackOut:
-    """Owe the boxes' black-out, after which the series is let go.
+def request_black_out(
+    series: Series, *, boxes: Sequence[BlackBox], slices: int, by: User
+) -> BlackOut:
+    """Owe the black-out of boxes, drawn on so many slices, after which the series is let go.
 
     Raises Invalid ``no_boxes``, ``too_many_boxes``, ``box_outside``; Conflict ``not_held``,
-    ``being_blacked_out``.
+    ``being_blacked_out``, ``series_grew``.
     """
     require(by, Action.RELEASE, series.study.project)
     with transaction.atomic():
-        held = _lock_held(series)
-        _check(boxes, series=held)
-        touched = [
-            index for index in range(held.slices.count()) if any(box.is_on(index) for box in boxes)
-        ]
+        held = _lock_held(series, slices=slices)
+        _check(boxes, series=held, slices=slices)
+        touched = [index for index in range(slices) if any(box.is_on(index) for box in boxes)]
         owed = BlackOut.objects.create(
             series=held,
             by=by,
             boxes=[box.model_dump(mode="json") for box in boxes],
+            grew_at=held.grew_at,
             slices_total=len(touched),
         )
         black_out.tell(owed, project_id=held.study.project_id)
@@ -89,7 +95,7 @@ def request_black_out(series: Series, *, boxes: Sequence[BlackBox], by: User) ->
     return owed
 
 
-def _lock_held(series: Series) -> Series:
+def _lock_held(series: Series, *, slices: int) -> Series:
     locked = (
         Series.objects.select_for_update(of=("self",))
         .select_related("study__project")
@@ -105,10 +111,17 @@ def _lock_held(series: Series) -> Series:
             "Boxes are being blacked out of this series; it is let go after that.",
             code="being_blacked_out",
         )
+    if _slices_by_series([locked.id])[locked.id] != slices:
+        raise black_out.series_grew()
     return locked
 
 
-def _under_way(series_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+def _slices_by_series(series_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, int]:
+    counted = Series.objects.filter(id__in=series_ids).annotate(slice_count=Count("slices"))
+    return dict(counted.order_by().values_list("id", "slice_count"))
+
+
+def _under_way(series_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
     owed = BlackOut.objects.filter(
         series__in=series_ids, state__in=[JobState.PENDING, JobState.RUNNING]
     )
@@ -127,12 +140,11 @@ def _let_go(held: Sequence[Series], *, project: Project, by: User) -> None:
         live.tell(project.id, "studies")
 
 
-def _check(boxes: Sequence[BlackBox], *, series: Series) -> None:
+def _check(boxes: Sequence[BlackBox], *, series: Series, slices: int) -> None:
     if not boxes:
         raise Invalid("Draw at least one box, or release the series as it is.", code="no_boxes")
     if len(boxes) > BOXES_AT_MOST:
         raise Invalid(f"At most {BOXES_AT_MOST} boxes at a time.", code="too_many_boxes")
-    slices = series.slices.count()
     for number, box in enumerate(boxes, start=1):
         if not box.fits(rows=series.rows, columns=series.columns, slices=slices):
             raise Invalid(

@@ -99,12 +99,26 @@ class HeldSeriesOut(Schema):
         return next(iter(series.black_outs.all()), None)
 
 
+class SeenIn(Schema):
+    """How many slices a series had when somebody looked at it: it may grow meanwhile."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    slices: int = Field(ge=0)
+
+
+class SeenSeriesIn(SeenIn):
+    """A series that somebody has looked at."""
+
+    series_id: UUID
+
+
 class ReleaseIn(Schema):
     """The series that somebody has looked at."""
 
     model_config = ConfigDict(extra="forbid")
 
-    series_ids: list[UUID] = Field(max_length=NAMED_AT_MOST)
+    series: list[SeenSeriesIn] = Field(max_length=NAMED_AT_MOST)
 
 
 class ReleasedOut(Schema):
@@ -113,10 +127,8 @@ class ReleasedOut(Schema):
     released: int
 
 
-class BoxesIn(Schema):
+class BoxesIn(SeenIn):
     """What is to be black, in slice pixels."""
-
-    model_config = ConfigDict(extra="forbid")
 
     boxes: list[BlackBox]
 
@@ -132,27 +144,30 @@ def list_held(request: HttpRequest, project_id: UUID) -> list[Series]:
 
 @router.post("/projects/{project_id}/quarantine/release", response=ReleasedOut)
 def post_release_several(request: HttpRequest, project_id: UUID, body: ReleaseIn) -> ReleasedOut:
-    """Let several series go as they are; those that are not held any more are left alone."""
+    """Let several series go as they are; what has been let go, or has grown, is left alone."""
     user = _user(request)
     project = project_for(user, project_id)
-    released = quarantine.release_several(project, series_ids=body.series_ids, by=user)
+    seen = {each.series_id: each.slices for each in body.series}
+    released = quarantine.release_several(project, seen=seen, by=user)
     return ReleasedOut(released=released)
 
 
 @router.post("/series/{series_id}/release", response={204: None})
-def post_release(request: HttpRequest, series_id: UUID) -> Status[None]:
-    """Let a series go as it is; 409 not_held, being_blacked_out."""
+def post_release(request: HttpRequest, series_id: UUID, body: SeenIn) -> Status[None]:
+    """Let a series go as it is; 409 not_held, being_blacked_out, series_grew."""
     user = _user(request)
-    quarantine.release(selectors.series_for(user, series_id), by=user)
+    quarantine.release(selectors.series_for(user, series_id), slices=body.slices, by=user)
     return Status(204, None)
 
 
 @router.post("/series/{series_id}/black-out", response={202: BlackOutOut})
 def post_black_out(request: HttpRequest, series_id: UUID, body: BoxesIn) -> Status[BlackOut]:
-    """Black boxes out of a series for good, then let it go; 409 not_held, being_blacked_out."""
+    """Black boxes out of a series for good, then let it go; 409 as for letting it go."""
     user = _user(request)
-    series = selectors.series_for(user, series_id)
-    return Status(202, quarantine.request_black_out(series, boxes=body.boxes, by=user))
+    owed = quarantine.request_black_out(
+        selectors.series_for(user, series_id), boxes=body.boxes, slices=body.slices, by=user
+    )
+    return Status(202, owed)
 
 
 @router.get(
