@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.contrib.auth import authenticate
-from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -30,11 +29,10 @@ def sign_in(username: str, password: str, *, address: str) -> User:
     return outcome
 
 
-def sign_out(user: User | AnonymousUser) -> None:
+def sign_out(user: User) -> None:
     """Record that ``user`` ends a session."""
-    if isinstance(user, User):
-        with transaction.atomic():
-            audit.signed_out(user)
+    with transaction.atomic():
+        audit.signed_out(user)
 
 
 def create_user(
