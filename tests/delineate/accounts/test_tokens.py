@@ -341,6 +341,21 @@ class TestChallenge:
         assert get(basic("x", token.secret), self.PATH).status_code == 404
 
 
+@pytest.mark.parametrize("has_token", [True, False])
+def test_storing_over_dicomweb_needs_the_token_or_a_csrf_token(anna, token, has_token):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(anna)
+    response = client.post(
+        f"/dicomweb/{new_project(lead=anna).id}/studies",
+        b"nothing",
+        content_type="text/plain",
+        headers={"Authorization": f"Bearer {token.secret}"} if has_token else {},
+    )
+    # By token it comes as far as being told what is wrong with it.
+    assert (response.status_code == 403) is not has_token
+    assert response.status_code != 401
+
+
 def test_making_one_with_another_is_not_possible(token):
     response = Client().post(
         "/api/session/tokens",
