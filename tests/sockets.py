@@ -22,9 +22,13 @@ ORIGIN = "http://testserver"
 class Socket:
     """An open socket at ``path`` with the session of ``client``; use it as ``async with``."""
 
-    def __init__(self, path: str, *, client: Client, origin: str = ORIGIN) -> None:
+    def __init__(
+        self, path: str, *, client: Client, origin: str = ORIGIN, authorization: str | None = None
+    ) -> None:
         cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
         headers = [(b"origin", origin.encode()), (b"cookie", cookies.encode())]
+        if authorization is not None:
+            headers.append((b"authorization", authorization.encode()))
         scope = {
             "type": "websocket",
             "path": path,

@@ -47,7 +47,7 @@ COMMANDS = (
         "delineate.supervision.doctor",
         uses_database=False,
     ),
-    Command("user", "add users, set passwords, list them", "delineate.accounts.commands"),
+    Command("user", "add users, set passwords, make API tokens", "delineate.accounts.commands"),
     Command("model", "add, list and choose models", "delineate.registry.commands"),
     Command("import", "upload files or a folder into a project", "delineate.studies.commands"),
     Command("export", "write a project's masks to a file", "delineate.exports.commands"),

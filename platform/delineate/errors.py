@@ -9,7 +9,7 @@
     ├── TooMany                         429 too_many
     └── Unavailable                     503 (given)           a part of the system is away
 
-Translated in two places only: HTTP (config/urls.py) and WebSocket (consumers).
+Translated in two places only: HTTP (config/http.py) and WebSocket (consumers).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class NotFound(DelineateError):
 
 
 class NotSignedIn(DelineateError):
-    """No session."""
+    """No session, and no token that is good."""
 
     status = 401
     code = "not_signed_in"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -21,6 +21,9 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from delineate.accounts.models import User
+from delineate.accounts.tokens import make_token
+from delineate.audit.models import Event
+from delineate.config import tokens
 from delineate.config.sockets import sockets
 from delineate.config.urls import api
 from delineate.exports.models import Export
@@ -36,7 +39,7 @@ pytestmark = pytest.mark.django_db
 SCHEMA: dict[str, Any] = api.get_openapi_schema()
 JSON = "application/json"
 
-# Answered to anybody. Everything else wants a session.
+# Answered to anybody. Everything else wants a session or an API token.
 PUBLIC = {
     ("GET", "/api/health"),
     ("GET", "/api/session"),
@@ -49,10 +52,22 @@ PUBLIC = {
 OWN = {
     ("DELETE", "/api/session"),
     ("POST", "/api/session/password"),
+    ("GET", "/api/session/tokens"),
+    ("POST", "/api/session/tokens"),
+    ("DELETE", "/api/session/tokens/{token_id}"),
     ("GET", "/api/projects"),
     ("POST", "/api/projects"),
 }
-OWN_LISTS = {(method, path) for method, path in OWN if method == "GET"}
+OWN_LISTS = {("GET", "/api/projects")}
+# Only on the page: never by an API token.
+IN_PERSON = {
+    ("POST", "/api/session"),
+    ("DELETE", "/api/session"),
+    ("POST", "/api/session/password"),
+    ("GET", "/api/session/tokens"),
+    ("POST", "/api/session/tokens"),
+    ("DELETE", "/api/session/tokens/{token_id}"),
+}
 # About the installation: for administrators, whatever they are elsewhere.
 ADMINISTRATION = {
     ("GET", "/api/models"),
@@ -159,7 +174,7 @@ def other_routes(resolver: URLResolver | None = None, prefix: str = "/") -> Iter
 
 ROUTES = [*routes_of_the_api(), *other_routes()]
 GUARDED = [route for route in ROUTES if (route.method, route.path) not in PUBLIC]
-OF_OBJECTS = [route for route in GUARDED if route.names]
+OF_OBJECTS = [route for route in GUARDED if (route.method, route.path) in NEEDED]
 
 
 @dataclass(frozen=True)
@@ -198,6 +213,7 @@ def new_world(name: str) -> World:
             "slice_id": of_series.id,
             "task_id": task.id,
             "export_id": export.id,
+            "token_id": make_token(lead, name="a script", by=lead).token.id,
             "study_uid": study.study_uid,
             "series_uid": series.series_uid,
             "sop_uid": of_series.instance.sop_instance_uid,
@@ -223,9 +239,14 @@ def elsewhere() -> World:
     return new_world("Spleens")
 
 
-def ask(route: Route, *, objects: dict[str, object], user: User | None) -> HttpResponse:
-    """Send the route a request that is right in every way but perhaps in who asks."""
-    client = Client(raise_request_exception=False)
+def ask(
+    route: Route, *, objects: dict[str, object], user: User | None, secret: str | None = None
+) -> HttpResponse:
+    """Send the route a request that is right in every way but perhaps in who asks: ``user`` by
+    session, or an API token's ``secret``.
+    """
+    headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+    client = Client(raise_request_exception=False, headers=headers)
     if user is not None:
         client.force_login(user)
     unknown = set(route.names) - set(objects)
@@ -338,6 +359,96 @@ def test_members_may_do_what_their_role_allows(route, role, world):
         assert code_of(response) == "not_allowed"
 
 
+@pytest.mark.parametrize("route", OF_OBJECTS, ids=str)
+@pytest.mark.parametrize("role", list(Role))
+def test_a_token_does_what_its_person_may(route, role, world):
+    person = world.people[role]
+    secret = make_token(person, name="a script", by=person).secret
+    response = ask(route, objects=world.objects, user=None, secret=secret)
+    if NEEDED[route.method, route.path] in ALLOWED[role]:
+        assert response.status_code not in (401, 403, 404)
+    else:
+        assert response.status_code == 403
+        assert code_of(response) == "not_allowed"
+
+
+@pytest.mark.parametrize("route", OF_OBJECTS, ids=str)
+def test_a_token_for_one_project_reaches_no_other(route, world, elsewhere):
+    lead, other = elsewhere.people[Role.LEAD], elsewhere.objects["project_id"]
+    assert isinstance(other, UUID)
+    project_id: Any = world.objects["project_id"]
+    Membership.objects.create(project_id=project_id, user=lead, role=Role.LEAD)
+    narrow = make_token(lead, name="a script", project_id=other, by=lead)
+    response = ask(route, objects=world.objects, user=None, secret=narrow.secret)
+    assert response.status_code == 404
+    assert code_of(response) == "not_found"
+    response = ask(route, objects=elsewhere.objects, user=None, secret=narrow.secret)
+    assert response.status_code not in (401, 403, 404)
+
+
+READS = [route for route in OF_OBJECTS if route.method == "GET"]
+WRITES = [route for route in GUARDED if route.method not in tokens.READS]
+
+
+@pytest.mark.parametrize("route", WRITES, ids=str)
+def test_a_token_for_reading_changes_nothing(route, world):
+    lead = world.people[Role.LEAD]
+    secret = make_token(lead, name="a script", read_only=True, by=lead).secret
+    before = Event.objects.exclude(action="token_first_used").count()
+    response = ask(route, objects=world.objects, user=None, secret=secret)
+    assert response.status_code == 403
+    assert code_of(response) == "token_read_only"
+    assert Event.objects.exclude(action="token_first_used").count() == before
+
+
+@pytest.mark.parametrize("route", READS, ids=str)
+def test_a_token_for_reading_reads(route, world):
+    lead = world.people[Role.LEAD]
+    secret = make_token(lead, name="a script", read_only=True, by=lead).secret
+    response = ask(route, objects=world.objects, user=None, secret=secret)
+    assert response.status_code not in (401, 403, 404)
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in ROUTES if (route.method, route.path) in IN_PERSON], ids=str
+)
+def test_what_a_leaked_token_must_not_do_wants_a_session(route, world):
+    lead = world.people[Role.LEAD]
+    secret = make_token(lead, name="a script", by=lead).secret
+    # A session beside the token does not help: the token decides.
+    for user in (None, lead):
+        response = ask(route, objects=world.objects, user=user, secret=secret)
+        assert response.status_code == 403
+        assert code_of(response) == "session_needed"
+
+
+NARROWED_OUT = ADMINISTRATION | {("POST", "/api/projects")}
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in ROUTES if (route.method, route.path) in NARROWED_OUT], ids=str
+)
+def test_a_token_for_one_project_does_nothing_beside_it(route, world):
+    administrator = world.people[Role.LEAD]
+    administrator.is_superuser = True
+    administrator.save()
+    project: Any = world.objects["project_id"]
+    secret = make_token(administrator, name="x", project_id=project, by=None).secret
+    response = ask(route, objects=world.objects, user=None, secret=secret)
+    assert response.status_code == 403
+    assert code_of(response) == "token_narrowed"
+
+
+def test_a_list_by_a_token_for_one_project_shows_that_one(world, elsewhere):
+    lead = world.people[Role.LEAD]
+    other: Any = elsewhere.objects["project_id"]
+    Membership.objects.create(project_id=other, user=lead, role=Role.ANNOTATOR)
+    secret = make_token(lead, name="a script", project_id=other, by=lead).secret
+    route = Route("GET", "/api/projects")
+    shown = json.loads(ask(route, objects={}, user=None, secret=secret).content)
+    assert [project["id"] for project in shown] == [str(other)]
+
+
 OF_THE_INSTALLATION = [route for route in GUARDED if (route.method, route.path) in ADMINISTRATION]
 
 
@@ -379,6 +490,9 @@ async def test_every_socket_is_for_members_on_our_own_pages(route):
     path = route.path.format(**world.objects)
     async with Socket(path, client=Client()) as nobody:
         assert await nobody.closed_with() == 4401
+    secret = await secret_of(world.people[Role.LEAD])
+    async with Socket(path, client=Client(), authorization=f"Bearer {secret}") as program:
+        assert await program.closed_with() == 4401
     async with Socket(path, client=browsers["stranger"]) as stranger:
         assert await stranger.closed_with() == 4404
     gone = route.path.format(**{name: uuid4() for name in route.names})
@@ -387,6 +501,12 @@ async def test_every_socket_is_for_members_on_our_own_pages(route):
     with pytest.raises(ConnectionRefusedError):
         async with Socket(path, client=browsers["member"], origin="http://evil.example"):
             pass
+
+
+@sync_to_async
+def secret_of(user: User) -> str:
+    """The secret of a new token of ``user``."""
+    return make_token(user, name="a script", by=user).secret
 
 
 @sync_to_async

@@ -12,6 +12,11 @@ export const queries = {
       queryFn: async () => dataOf(await client.GET("/api/session")),
       staleTime: Infinity,
     }),
+  tokens: () =>
+    queryOptions({
+      queryKey: ["tokens"],
+      queryFn: async () => dataOf(await client.GET("/api/session/tokens")),
+    }),
   models: () =>
     queryOptions({
       queryKey: ["models"],

@@ -627,12 +627,12 @@ export interface paths {
         put?: never;
         /**
          * Create Session
-         * @description Sign in; 401 wrong_credentials, 429 too_many.
+         * @description Sign in; 401 wrong_credentials, 429 too_many. Never by token.
          */
         post: operations["delineate_accounts_api_create_session"];
         /**
          * Delete Session
-         * @description Sign out.
+         * @description Sign out; a token is revoked instead.
          */
         delete: operations["delineate_accounts_api_delete_session"];
         options?: never;
@@ -651,10 +651,58 @@ export interface paths {
         put?: never;
         /**
          * Change Password
-         * @description Change one's own password; other sessions of the account end.
+         * @description Change one's own password; other sessions of the account end, API tokens do not.
+         *
+         *     Never by token.
          */
         post: operations["delineate_accounts_api_change_password"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/session/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Tokens
+         * @description One's own API tokens, the newest first, without their secrets; never by token.
+         */
+        get: operations["delineate_accounts_api_list_tokens"];
+        put?: never;
+        /**
+         * Make Token
+         * @description Make an API token; its secret is in this answer and never again. Never by token.
+         *
+         *     409 too_many_tokens; 422 token_name_invalid, token_days_invalid.
+         */
+        post: operations["delineate_accounts_api_make_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/session/tokens/{token_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke Token
+         * @description End one of one's own API tokens at once; never by token.
+         */
+        delete: operations["delineate_accounts_api_revoke_token"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1348,6 +1396,15 @@ export interface components {
             name: string;
             /** Value */
             value: number;
+        };
+        /**
+         * MadeToken
+         * @description A token with its secret, which is told only once.
+         */
+        MadeToken: {
+            /** Secret */
+            secret: string;
+            token: components["schemas"]["TokenOut"];
         };
         /**
          * Me
@@ -2056,6 +2113,54 @@ export interface components {
             subject: string;
             /** Submitted By */
             submitted_by: string | null;
+        };
+        /**
+         * TokenIn
+         * @description An API token to make: what for, for how many days (null: until it is revoked), how far.
+         *
+         *     ``project_id`` narrows it to one of one's projects; ``read_only`` to what changes nothing.
+         */
+        TokenIn: {
+            /**
+             * Days
+             * @default 90
+             */
+            days: number | null;
+            /** Name */
+            name: string;
+            /** Project Id */
+            project_id?: string | null;
+            /**
+             * Read Only
+             * @default false
+             */
+            read_only: boolean;
+        };
+        /**
+         * TokenOut
+         * @description An API token; ``last_used_at`` is right to the minute.
+         */
+        TokenOut: {
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Expires At */
+            expires_at: string | null;
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Last Used At */
+            last_used_at: string | null;
+            /** Name */
+            name: string;
+            /** Project Id */
+            project_id: string | null;
+            /** Read Only */
+            read_only: boolean;
         };
         /**
          * UploadOut
@@ -3111,6 +3216,70 @@ export interface operations {
                 "application/json": components["schemas"]["PasswordChange"];
             };
         };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    delineate_accounts_api_list_tokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenOut"][];
+                };
+            };
+        };
+    };
+    delineate_accounts_api_make_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenIn"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MadeToken"];
+                };
+            };
+        };
+    };
+    delineate_accounts_api_revoke_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                token_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
         responses: {
             /** @description No Content */
             204: {

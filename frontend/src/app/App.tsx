@@ -11,6 +11,7 @@ import { NotFoundPage } from "../pages/NotFoundPage";
 import { ProjectPage } from "../pages/ProjectPage";
 import { ProjectsPage } from "../pages/ProjectsPage";
 import { SignInPage } from "../pages/SignInPage";
+import { TokensPage } from "../pages/TokensPage";
 import { Shell } from "./Shell";
 import { theme } from "./theme";
 
@@ -41,6 +42,7 @@ export function App() {
             <Route path="/sign-in" element={<SignInPage />} />
             <Route path="/" element={<InShell><ProjectsPage /></InShell>} />
             <Route path="/models" element={<InShell><ModelsPage /></InShell>} />
+            <Route path="/tokens" element={<InShell><TokensPage /></InShell>} />
             <Route path="/projects/:projectId/:tab?" element={<InShell><ProjectPage /></InShell>} />
             <Route path="/tasks/:taskId" element={<SignedIn>{() => <WorkspacePage />}</SignedIn>} />
             <Route path="*" element={<InShell><NotFoundPage /></InShell>} />

@@ -1,6 +1,6 @@
 /** What surrounds every page but the workspace: the name, where one is, who one is. */
 import { Anchor, AppShell, Button, Container, Group, Menu, Text } from "@mantine/core";
-import { IconChevronDown, IconCube, IconKey, IconLogout } from "@tabler/icons-react";
+import { IconApi, IconChevronDown, IconCube, IconKey, IconLogout } from "@tabler/icons-react";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
 import { Link, useNavigate } from "react-router";
@@ -43,6 +43,7 @@ export function Shell({ me, children }: { me: Schemas["Me"]; children: ReactNode
               {me.is_superuser && (
                 <Menu.Item component={Link} to="/models" leftSection={<IconCube size={16} />}>Models</Menu.Item>
               )}
+              <Menu.Item component={Link} to="/tokens" leftSection={<IconApi size={16} />}>API tokens</Menu.Item>
               <Menu.Item leftSection={<IconKey size={16} />} onClick={() => setChangingPassword(true)}>
                 Change password
               </Menu.Item>

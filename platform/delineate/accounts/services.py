@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from datetime import timedelta
-from typing import Final
-
 from django.contrib.auth import authenticate
-from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.db import connection, transaction
-from django.utils import timezone
+from django.db import transaction
 
-from delineate.accounts.models import FailedSignIn, User
+from delineate.accounts import guessing
+from delineate.accounts.models import User
 from delineate.audit import log as audit
 from delineate.errors import Conflict, DelineateError, Invalid, NotSignedIn, TooMany
-
-# Ten guesses in five minutes: enough for a person who forgot, hopeless for a machine.
-FAILURES_ALLOWED: Final = 10
-FAILURES_FORGOTTEN_AFTER: Final = timedelta(minutes=5)
 
 
 def sign_in(username: str, password: str, *, address: str) -> User:
     """The account these belong to.
 
     Raises NotSignedIn ``wrong_credentials``, with one sentence for unknown users and wrong
-    passwords, or TooMany after FAILURES_ALLOWED failures for this user name from this address.
+    passwords, or TooMany after too many failures for this user name from this address.
     """
     with transaction.atomic():
         outcome = _try_password(username, password, address=address)
@@ -38,11 +29,10 @@ def sign_in(username: str, password: str, *, address: str) -> User:
     return outcome
 
 
-def sign_out(user: User | AnonymousUser) -> None:
+def sign_out(user: User) -> None:
     """Record that ``user`` ends a session."""
-    if isinstance(user, User):
-        with transaction.atomic():
-            audit.signed_out(user)
+    with transaction.atomic():
+        audit.signed_out(user)
 
 
 def create_user(
@@ -62,7 +52,7 @@ def create_user(
     _check_password(password, user=user)
     user.set_password(password)
     with transaction.atomic():
-        _lock(f"username {username.lower()}")
+        guessing.lock(f"username {username.lower()}")
         if User.objects.filter(username__iexact=username).exists():
             raise Conflict(f"There is a user {username} already.", code="username_taken")
         user.save(force_insert=True)
@@ -102,20 +92,16 @@ def set_password(user: User, *, new: str) -> None:
 
 def _try_password(username: str, password: str, *, address: str) -> User | DelineateError:
     """The account, or what to raise once the failure is committed."""
-    key = hashlib.sha256(f"{username.lower()}\n{address}".encode()).hexdigest()
-    # One guess at a time, or many at once would all be counted as the first.
-    _lock(f"sign-in {key}")
-    now = timezone.now()
-    FailedSignIn.objects.filter(at__lt=now - FAILURES_FORGOTTEN_AFTER).delete()
-    if FailedSignIn.objects.filter(key=key).count() >= FAILURES_ALLOWED:
+    key = guessing.key_of(username.lower(), address=address)
+    if guessing.is_exhausted(key):
         return TooMany("There were too many failed sign-ins; try again in five minutes.")
     user = authenticate(username=username, password=password)
     if not isinstance(user, User):
-        FailedSignIn.objects.create(key=key, at=now)
+        guessing.note_failure(key)
         known = User.objects.filter(username=username).exists()
         audit.sign_in_failed(username if known else None, address=address)
         return NotSignedIn("The user name or the password is not right.", code="wrong_credentials")
-    FailedSignIn.objects.filter(key=key).delete()
+    guessing.forget_failures(key)
     return user
 
 
@@ -132,9 +118,3 @@ def _check_password(password: str, *, user: User) -> None:
         validate_password(password, user)
     except ValidationError as error:
         raise Invalid(" ".join(error.messages), code="password_weak") from error
-
-
-def _lock(what: str) -> None:
-    """Held until the transaction ends."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [what])

@@ -6,6 +6,7 @@ of: names of people are user names, never those of patients. ``by=None`` is the 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -15,10 +16,14 @@ SYSTEM = "system"
 
 
 class Actor(Protocol):
-    """Whoever does something: an account."""
+    """Whoever does something: an account, in person or by a token."""
 
     def get_username(self) -> str:
         """The name to sign in with."""
+
+    @property
+    def token_id(self) -> UUID | None:
+        """The API token it acts by; None: in person."""
 
 
 def signed_in(user: Actor) -> None:
@@ -48,6 +53,46 @@ def user_created(username: str, *, by: Actor | None, is_superuser: bool) -> None
 def password_changed(username: str, *, by: Actor | None) -> None:
     """An account has another password."""
     _record(None, "password_changed", by=by, subject=_user(username))
+
+
+def token_made(
+    token_id: UUID,
+    username: str,
+    *,
+    by: Actor | None,
+    name: str,
+    project_id: UUID | None,
+    read_only: bool,
+    expires_at: datetime | None,
+) -> None:
+    """A program can act as an account from now on."""
+    _record(
+        None,
+        "token_made",
+        by=by,
+        subject=_token(token_id),
+        user=username,
+        name=name,
+        project=None if project_id is None else str(project_id),
+        read_only=read_only,
+        expires_at=None if expires_at is None else expires_at.isoformat(),
+    )
+
+
+def token_revoked(token_id: UUID, username: str, *, by: Actor | None, name: str) -> None:
+    """A token opens nothing any more."""
+    _record(None, "token_revoked", by=by, subject=_token(token_id), user=username, name=name)
+
+
+def token_first_used(token_id: UUID, *, by: Actor, address: str) -> None:
+    """A token was used for the first time; later uses are in what was done by it."""
+    _record(None, "token_first_used", by=by, subject=_token(token_id), address=address)
+
+
+def token_refused(token_id: UUID | None, *, address: str) -> None:
+    """A wrong, expired or revoked token came; its id only when there is such a token."""
+    subject = "an unknown token" if token_id is None else _token(token_id)
+    _record(None, "token_refused", by=None, subject=subject, address=address)
 
 
 def model_uploaded(upload_id: UUID, *, by: Actor | None, name: str, bytes: int) -> None:
@@ -313,8 +358,14 @@ def _record(
     project_id: UUID | None, action: str, *, by: Actor | None, subject: str, **data: chain.Value
 ) -> None:
     actor = SYSTEM if by is None else by.get_username()
+    if by is not None and by.token_id is not None:
+        data["by_token"] = str(by.token_id)
     chain.append(project_id, actor=actor, action=action, subject=subject, data=data)
 
 
 def _user(username: str) -> str:
     return f"user {username}"
+
+
+def _token(token_id: UUID) -> str:
+    return f"token {token_id}"

@@ -42,6 +42,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "delineate.config.tokens.ApiTokens",
 ]
 ROOT_URLCONF = "delineate.config.urls"
 ASGI_APPLICATION = "delineate.config.asgi.application"

@@ -17,7 +17,7 @@ from delineate.audit.models import Event
 from delineate.projects import selectors, services
 from delineate.projects.escrow import EscrowFile
 from delineate.projects.models import Label, Membership, Project, Role
-from delineate.projects.permissions import Action, actions_of, require
+from delineate.projects.permissions import Action, actions_of, memberships_of, require
 from delineate.projects.privacy import Identities, Policy
 
 router = Router(tags=["projects"])
@@ -136,7 +136,7 @@ class MemberChange(Schema):
 def list_projects(request: HttpRequest) -> list[ProjectSummary]:
     """The projects one is a member of, by name."""
     user = _user(request)
-    roles = dict(user.memberships.values_list("project_id", "role"))
+    roles = dict(memberships_of(user).values_list("project_id", "role"))
     counted = Project.objects.filter(id__in=roles).annotate(
         member_count=Count("memberships", distinct=True), label_count=Count("labels", distinct=True)
     )

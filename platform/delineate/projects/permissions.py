@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import QuerySet
 
 from delineate.accounts.models import User
 from delineate.errors import NotAllowed, NotFound
@@ -64,14 +65,21 @@ def require(user: User | AnonymousUser, action: Action, project: Project) -> Rol
 
 def role_in(project: Project, *, user: User | AnonymousUser) -> Role | None:
     """What ``user`` is in ``project``; None for everybody who is not a member of it."""
-    if not user.is_active:
-        return None
-    role = (
-        Membership.objects.filter(project=project, user_id=user.pk)
-        .values_list("role", flat=True)
-        .first()
-    )
+    role = memberships_of(user).filter(project=project).values_list("role", flat=True).first()
     return None if role is None else Role(role)
+
+
+def memberships_of(user: User | AnonymousUser) -> QuerySet[Membership]:
+    """What ``user`` may reach: memberships, by a token for one project only that one.
+
+    Every read and every act goes through here, so that what is narrow stays narrow.
+    """
+    if not (isinstance(user, User) and user.is_active):
+        return Membership.objects.none()
+    memberships = Membership.objects.filter(user_id=user.pk)
+    if user.only_project_id is not None:
+        memberships = memberships.filter(project_id=user.only_project_id)
+    return memberships
 
 
 def roles_with(action: Action) -> list[Role]:

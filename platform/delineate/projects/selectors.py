@@ -11,6 +11,7 @@ from delineate.accounts.models import User
 from delineate.errors import NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Label, Membership, Project
+from delineate.projects.permissions import memberships_of
 
 
 def project_for(user: User | AnonymousUser, project_id: UUID) -> Project:
@@ -42,10 +43,8 @@ def label_for(user: User | AnonymousUser, label_id: UUID) -> Label:
 
 
 def projects_of(user: User | AnonymousUser) -> QuerySet[Project]:
-    """The projects ``user`` is a member of."""
-    if not user.is_active:
-        return Project.objects.none()
-    return Project.objects.filter(memberships__user_id=user.pk)
+    """The projects ``user`` is a member of, and may reach."""
+    return Project.objects.filter(memberships__in=memberships_of(user))
 
 
 def is_empty(project: Project) -> bool:

@@ -11,6 +11,7 @@ from django.db.models import ProtectedError
 
 from delineate import live
 from delineate.accounts.models import User
+from delineate.accounts.permissions import require_all_projects
 from delineate.audit import log as audit
 from delineate.errors import Conflict, Invalid, NotFound
 from delineate.projects.escrow import EscrowFile, new_escrow
@@ -40,9 +41,10 @@ def create_project(
 ) -> Project:
     """A project with ``by`` as its lead.
 
-    Raises Invalid ``name_invalid``, ``label_name_invalid`` or ``color_invalid``, Conflict
-    ``label_exists``.
+    Raises NotAllowed ``token_narrowed``, Invalid ``name_invalid``, ``label_name_invalid`` or
+    ``color_invalid``, Conflict ``label_exists``.
     """
+    require_all_projects(by)
     name = _project_name(name)
     with transaction.atomic():
         project = Project.objects.create(name=name)

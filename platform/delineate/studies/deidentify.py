@@ -249,7 +249,10 @@ def _kept_elements(dataset: Dataset, patient: _Patient) -> Dataset:
     for tag in dataset.keys():  # noqa: SIM118 (iterating would parse values that are not kept)
         if tag not in tags:
             continue
-        element = dataset[tag]
+        try:
+            element = dataset[tag]
+        except (ArithmeticError, ValueError, TypeError):  # pydicom's, for a number that is none
+            continue
         vr = dictionary_VR(tag)  # not the file's: it may call a name a number
         if vr == "SQ":
             if element.VR == "SQ":
@@ -273,9 +276,13 @@ def _kept_items(element: DataElement, patient: _Patient) -> Sequence:
 def _kept_values(element: DataElement, *, vr: str, patient: _Patient) -> list[_Value]:
     """What is kept of an element's values: all of them, or none, so that none changes its place."""
     value, keyword = element.value, keyword_for_tag(element.tag)
-    items = [value] if isinstance(value, str | bytes | PersonName) else list(_many(value))
+    items: list[object] = (
+        [value] if isinstance(value, str | bytes | PersonName) else list(_many(value))
+    )
     if dictionary_VM(element.tag) == "1" and len(items) > 1:
-        return []
+        if keyword not in REPLACED_UIDS:
+            return []
+        items = [str(value)]  # it has backslashes, and names the file nevertheless
     if keyword == "ImageType":
         words = [str(item).strip() for item in items]
         known = WORDS[keyword] | SCREENS

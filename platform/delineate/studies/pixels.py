@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -38,6 +37,8 @@ from mlworker.contract.artifacts import Array
 
 MAX_SIDE: Final = 16_384
 MAX_FRAMES: Final = 10_000
+# Of lengths, slopes and windows: times any pixel's value it still fits single precision.
+_MOST: Final = 1e25
 MAX_FRAME_BYTES: Final = 256 * 1024**2  # a mammogram has 50 MB; colour of 9,000 x 9,000 fits
 # What an object's frames may have together, decoded; and how many times what its pixels have in the
 # file: black frames in JPEG 2000 reach hundreds.
@@ -363,7 +364,7 @@ def _whole(dataset: Dataset, keyword: str) -> int:
     """A whole number, 0 where there is none; Refused where there is something else."""
     try:
         return int(dataset.get(keyword) or 0)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # overflow: it is infinite
         raise Refused("unreadable", f"The file's {keyword} is not a number.") from error
 
 
@@ -422,7 +423,7 @@ def _number(value: Any) -> float | None:
 
 
 def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """The first ``count`` finite numbers of a value, None when there are not that many."""
+    """The first ``count`` numbers of a value, None when there are not that many of any sense."""
     if value is None or isinstance(value, bytes):
         return None
     items = (
@@ -432,7 +433,8 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
         numbers = tuple(float(item) for item in list(items)[:count])
     except (TypeError, ValueError):
         return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+    has_sense = all(abs(number) <= _MOST for number in numbers)  # which "not a number" is not
+    return numbers if len(numbers) == count and has_sense else None
 
 
 def _is_orthonormal(orientation: tuple[float, ...]) -> bool:

@@ -8,8 +8,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from delineate.accounts.guessing import FAILURES_ALLOWED
 from delineate.accounts.models import FailedSignIn, User
-from delineate.accounts.services import FAILURES_ALLOWED, create_user
+from delineate.accounts.services import create_user
 from delineate.audit.models import Event
 
 pytestmark = pytest.mark.django_db

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import io
+from uuid import uuid4
 
 import pytest
 
 from delineate.accounts import commands
-from delineate.accounts.models import User
-from delineate.errors import Conflict, Invalid, NotFound
+from delineate.accounts.models import ApiToken, User
+from delineate.accounts.tokens import user_by_token
+from delineate.audit.models import Event
+from delineate.errors import Conflict, Invalid, NotFound, NotSignedIn
 
 pytestmark = pytest.mark.django_db
 
@@ -60,3 +63,44 @@ def test_two_passwords_that_differ_are_refused(delineate_user, monkeypatch):
     with pytest.raises(Invalid) as refusal:
         delineate_user("add", "anna")
     assert refusal.value.code == "passwords_differ"
+
+
+def test_a_token_is_printed_once_listed_and_revoked(delineate_user, capsys):
+    delineate_user("add", "anna", "--password-stdin", line=PASSWORD)
+    project = str(uuid4())
+    capsys.readouterr()
+    words = ("token", "anna", "--name", "gateway", "--days", "7", "--read-only")
+    assert delineate_user(*words, "--project", project) == 0
+    printed = capsys.readouterr()
+    secret = printed.out.removesuffix("\n")
+    assert "not shown again" in printed.err
+    assert user_by_token(secret, address="192.0.2.7").username == "anna"
+    token = ApiToken.objects.get()
+    assert delineate_user("tokens", "anna") == 0
+    assert capsys.readouterr().out.split("\t") == [
+        str(token.id),
+        "gateway",
+        f"expires {token.expires_at:%Y-%m-%d}",
+        f"last used {token.last_used_at:%Y-%m-%d}",
+        f"project {project}",
+        "read only\n",
+    ]
+    assert delineate_user("revoke-token", "anna", str(token.id)) == 0
+    with pytest.raises(NotSignedIn):
+        user_by_token(secret, address="192.0.2.7")
+    assert Event.objects.get(action="token_made").actor == "system"
+
+
+def test_a_token_may_last_until_it_is_revoked(delineate_user, capsys):
+    delineate_user("add", "anna", "--password-stdin", line=PASSWORD)
+    assert delineate_user("token", "anna", "--name", "gateway", "--never-expires") == 0
+    assert ApiToken.objects.get().expires_at is None
+    capsys.readouterr()
+    delineate_user("tokens", "anna")
+    assert "\tnever expires\tnever used\n" in capsys.readouterr().out
+
+
+def test_no_token_for_nobody(delineate_user):
+    with pytest.raises(NotFound, match="There is no user nobody"):
+        delineate_user("token", "nobody", "--name", "gateway")
+    assert not ApiToken.objects.exists()
