@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -110,6 +111,16 @@ def delete_unfinished(prefix: str, *, older_than_s: float) -> None:
         with contextlib.suppress(FileNotFoundError):  # its writer lives and has finished it
             if left.stat().st_mtime < time.time() - older_than_s:
                 left.unlink()
+
+
+def free_bytes() -> int | None:
+    """Room on the disk of the store; None where nobody can tell."""
+    filesystem, root = _store(settings.ENVIRONMENT.storage_url)
+    if not isinstance(filesystem, LocalFileSystem):
+        return None
+    folder = Path(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(folder).free
 
 
 def _locate(key: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -46,7 +46,7 @@ MAX_PIXEL_RATIO: Final = 1000
 PIXEL_RATIO_FROM_BYTES: Final = 256 * 1024**2
 
 # Storage SOP classes whose frames are images to delineate (PS3.4 B.5).
-_IMAGES: Final = frozenset(
+IMAGES: Final = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{suffix}"
     for suffix in (
         *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"),  # CR, DX, mammography, intra-oral
@@ -144,7 +144,7 @@ def check_kind(dataset: Dataset) -> None:
         raise Refused("directory", "The file is a DICOMDIR: an index, not an image.")
     if not sop_class and "PixelData" in dataset:
         dataset.SOPClassUID = sop_class = _UNSAID
-    if sop_class not in _IMAGES:
+    if sop_class not in IMAGES:
         # What is no name of the standard's may be anything: it is not repeated.
         name = UID_dictionary.get(sop_class, ("a private SOP class",))[0]
         raise Refused("unsupported_kind", f"Not an image that can be delineated: {name}.")

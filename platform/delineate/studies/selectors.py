@@ -13,7 +13,7 @@ from delineate.accounts.models import User
 from delineate.errors import NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
-from delineate.projects.selectors import projects_of
+from delineate.projects.selectors import project_named, projects_of
 from delineate.studies.models import (
     SERIES_ORDER,
     Encoding,
@@ -50,6 +50,17 @@ def series_for(user: Reader, series_id: UUID) -> Series:
     if series is None:
         raise NotFound("There is no such series, or you are not a member of its project.")
     return series
+
+
+def destination_named(project: str, *, username: str) -> tuple[Project, User]:
+    """Where an upload without a browser goes, and whose it is; NotFound. The right is its door's.
+
+    ``project``: its name or id.
+    """
+    user = User.objects.filter(username=username).first()
+    if user is None:
+        raise NotFound(f"There is no user {username}.", code="unknown_user")
+    return project_named(project), user
 
 
 def upload_for(user: Reader, upload_id: UUID) -> Upload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -22,6 +23,7 @@ from delineate.errors import Conflict, Invalid, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
+from delineate.studies import arrivals
 from delineate.studies.models import Encoding, Slice, Study, Upload, WayIn
 from delineate.studies.tasks import ingest_upload_task
 from mlworker.contract.artifacts import study_prefix
@@ -58,7 +60,8 @@ def receive_upload(
             storage.put_chunks(upload.blob_key(number), iter(file.chunks(CHUNK_BYTES)))
         with transaction.atomic():
             upload.save(force_insert=True)
-            _owe(upload)
+            arrivals.take_note(upload)
+            transaction.on_commit(partial(_hurry, upload.id))
     except BaseException:
         storage.delete_prefix(upload.blob_prefix)
         raise
@@ -92,16 +95,20 @@ def add_blob(upload: Upload, chunks: Iterator[bytes]) -> int:
 def end_upload(upload: Upload) -> None:
     """Nothing more comes: owe the ingest of what is there; without any files the upload goes."""
     with transaction.atomic():
-        arrived = Upload.objects.select_for_update().filter(id=upload.id).first()
-        if arrived is None or arrived.state != JobState.ARRIVING:
-            return
-        if arrived.blob_count == 0:
-            arrived.delete()
-            return
-        arrived.state = JobState.PENDING
-        arrived.heartbeat_at = timezone.now()
-        arrived.save(update_fields=["state", "heartbeat_at"])
-        _owe(arrived)
+        if arrivals.end(upload.id):
+            transaction.on_commit(partial(_hurry, upload.id))
+
+
+def discard_upload(upload: Upload) -> None:
+    """Forget what has arrived of an upload that has not ended, and was acknowledged to nobody."""
+    arrivals.discard(upload.id)
+
+
+def settle_left_behind(way_in: WayIn) -> None:
+    """Of a receiver that starts: end or discard what its predecessor had begun, however lately."""
+    with transaction.atomic():
+        for upload_id in arrivals.settle(way_in, silent_for=timedelta()):
+            transaction.on_commit(partial(_hurry, upload_id))
 
 
 def delete_study(study: Study, *, by: User) -> None:
@@ -137,19 +144,6 @@ def _refuse_by_size(files: Sequence[File[bytes]], size_bytes: int) -> None:
             f"The upload is larger than {limit // 1024**2} MiB; send it in parts.",
             limit_bytes=limit,
         )
-
-
-def _owe(upload: Upload) -> None:
-    audit.upload_received(
-        upload.id,
-        upload.project_id,
-        by=upload.by,
-        way_in=str(upload.way_in),
-        files=upload.blob_count,
-        bytes=upload.size_bytes,
-    )
-    live.tell(upload.project_id, "upload", id=upload.id, state=str(upload.state))
-    transaction.on_commit(partial(_hurry, upload.id))
 
 
 def _hurry(upload_id: uuid.UUID) -> None:
