@@ -61,6 +61,8 @@ class Receiving(BaseSettings):
     def _must_be_absolute(cls, watch: Mapping[Path, Destination]) -> Mapping[Path, Destination]:
         if relative := [str(folder) for folder in watch if not folder.is_absolute()]:
             raise ValueError(f"{', '.join(relative)} must begin with a slash")
+        if inner := [str(folder) for folder in watch if watch.keys() & set(folder.parents)]:
+            raise ValueError(f"{', '.join(inner)} lies in another folder that is watched")
         return watch
 
     @model_validator(mode="after")

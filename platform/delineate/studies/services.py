@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -31,6 +32,7 @@ from mlworker.contract.artifacts import study_prefix
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 1024 * 1024
+SIGN_OF_LIFE_EVERY_S: Final = 5.0
 
 
 class UploadTooLarge(Invalid):
@@ -80,7 +82,7 @@ def add_blob(upload: Upload, chunks: Iterator[bytes]) -> int:
     Raises Conflict ``upload_ended``.
     """
     number = upload.blob_count
-    size = storage.put_chunks(upload.blob_key(number), chunks)
+    size = storage.put_chunks(upload.blob_key(number), _with_signs_of_life(upload, chunks))
     arriving = Upload.objects.filter(id=upload.id, state=JobState.ARRIVING)
     if not arriving.update(
         blob_count=number + 1, size_bytes=F("size_bytes") + size, heartbeat_at=timezone.now()
@@ -90,6 +92,17 @@ def add_blob(upload: Upload, chunks: Iterator[bytes]) -> int:
     upload.blob_count = number + 1
     upload.size_bytes += size
     return number
+
+
+def _with_signs_of_life(upload: Upload, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """A large file from a slow place takes longer than an upload may be silent."""
+    told_at = time.monotonic()
+    for chunk in chunks:
+        yield chunk
+        if time.monotonic() - told_at > SIGN_OF_LIFE_EVERY_S:
+            told_at = time.monotonic()
+            arriving = Upload.objects.filter(id=upload.id, state=JobState.ARRIVING)
+            arriving.update(heartbeat_at=timezone.now())
 
 
 def end_upload(upload: Upload) -> None:
