@@ -20,6 +20,7 @@ import os
 import secrets
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ USERNAME, PROJECT, AE_TITLE = "peers", "Peers", "PEERS"
 BOUNDARY = "peers"
 AT_ONCE = {**os.environ, "TCP_NODELAY": "1"}
 PATIENCE_S = 120.0
+CLI = (sys.executable, "-c", "from delineate.cli import main; exit(main())")
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,7 @@ def _times(count: int) -> list[list[float]]:
 def _delineate(var: Path, *arguments: str, stdin: str = "") -> str:
     command, *rest = arguments
     done = subprocess.run(
-        ["delineate", command, "--var", str(var), *rest],
+        [*CLI, command, "--var", str(var), *rest],
         input=f"{stdin}\n",
         capture_output=True,
         text=True,

@@ -80,6 +80,28 @@ def exists(key: str) -> bool:
     return bool(filesystem.exists(path))
 
 
+def size_of(key: str) -> int | None:
+    """Bytes that lie under ``key``; None where there is nothing."""
+    filesystem, path = _locate(key)
+    try:
+        return int(filesystem.size(path))
+    except FileNotFoundError:
+        return None
+
+
+def sync_folder(prefix: str) -> None:
+    """Let the names of what was stored under ``prefix`` outlive a power cut, as its bytes do."""
+    assert prefix.endswith("/"), prefix
+    filesystem, path = _locate(prefix.rstrip("/"))
+    if not isinstance(filesystem, LocalFileSystem):
+        return
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def delete(key: str) -> None:
     """Remove what lies under ``key``, if anything does."""
     filesystem, path = _locate(key)

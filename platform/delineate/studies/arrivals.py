@@ -25,12 +25,16 @@ def end(upload_id: UUID) -> bool:
         upload = Upload.objects.select_for_update().filter(id=upload_id).first()
         if upload is None or upload.state != JobState.ARRIVING:
             return False
+        # The row may lag behind: what counts is what was kept.
+        while (size := storage.size_of(upload.blob_key(upload.blob_count))) is not None:
+            upload.blob_count += 1
+            upload.size_bytes += size
         if upload.blob_count == 0:
             upload.delete()
             return False
         upload.state = JobState.PENDING
         upload.heartbeat_at = timezone.now()
-        upload.save(update_fields=["state", "heartbeat_at"])
+        upload.save(update_fields=["state", "heartbeat_at", "blob_count", "size_bytes"])
         take_note(upload)
         return True
 

@@ -167,7 +167,7 @@ class Association:
             raise self._malformed()
         try:
             pdu = A_ASSOCIATE_RQ()
-            pdu.decode(_PDU_HEADER.pack(kind, len(body)) + body)
+            pdu.decode(_PDU_HEADER.pack(kind, len(body)) + bytes(body))
             primitive = pdu.to_primitive()
             return Request(
                 calling=primitive.calling_ae_title.strip(),
@@ -314,7 +314,7 @@ class Association:
             self._split(body)
         return self._fragments.popleft()
 
-    def _split(self, body: bytes) -> None:
+    def _split(self, body: bytearray) -> None:
         view, at = memoryview(body), 0
         while at < len(body):
             if len(body) - at < _PDV_HEADER.size:
@@ -329,14 +329,14 @@ class Association:
                 )
             )
 
-    def _pdu(self, *, within_s: float) -> tuple[int, bytes]:
+    def _pdu(self, *, within_s: float) -> tuple[int, bytearray]:
         deadline = time.monotonic() + within_s
         kind, length = _PDU_HEADER.unpack(self._read(_PDU_HEADER.size, deadline))
         if length > (MAX_REQUEST_BYTES if kind == _ASSOCIATE_RQ else MAX_PDU_BYTES):
             raise self._malformed()
         return kind, self._read(length, deadline)
 
-    def _read(self, size: int, deadline: float) -> bytes:
+    def _read(self, size: int, deadline: float) -> bytearray:
         read = bytearray(size)
         view, at = memoryview(read), 0
         while at < size:
@@ -353,7 +353,7 @@ class Association:
             if count == 0:
                 raise Ended(End.LOST)
             at += count
-        return bytes(read)
+        return read
 
     def _comes(self, within_s: float) -> bool:
         poll = select.poll()

@@ -258,7 +258,7 @@ class _Delivery:
             return
         try:
             services.end_upload(upload)
-        except django.db.Error as error:
+        except (django.db.Error, OSError) as error:
             logger.warning("Upload %s waits for the sweep: %s", upload.id, error)
 
     def _answer_to(self, message: Message) -> tuple[Status, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -13,7 +12,6 @@ from typing import Final
 from django.conf import settings
 from django.core.files import File
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -32,7 +30,7 @@ from mlworker.contract.artifacts import study_prefix
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 1024 * 1024
-SIGN_OF_LIFE_EVERY_S: Final = 5.0
+SIGN_OF_LIFE_EVERY: Final = timedelta(seconds=1)
 
 
 class UploadTooLarge(Invalid):
@@ -82,27 +80,38 @@ def add_blob(upload: Upload, chunks: Iterator[bytes]) -> int:
     Raises Conflict ``upload_ended``.
     """
     number = upload.blob_count
-    size = storage.put_chunks(upload.blob_key(number), _with_signs_of_life(upload, chunks))
-    arriving = Upload.objects.filter(id=upload.id, state=JobState.ARRIVING)
-    if not arriving.update(
-        blob_count=number + 1, size_bytes=F("size_bytes") + size, heartbeat_at=timezone.now()
-    ):
-        storage.delete(upload.blob_key(number))
+    key = upload.blob_key(number)
+    size = storage.put_chunks(key, _with_signs_of_life(upload, chunks))
+    storage.sync_folder(upload.blob_prefix)
+    # Asked when the file is there: whoever ends the upload from now on finds it. The row is not
+    # written for each file, which would wait for the disk a second time.
+    now = Upload.objects.filter(id=upload.id).values_list("state", "blob_count").first()
+    if now is None or now[0] != JobState.ARRIVING:
+        if now is None or now[1] <= number:
+            storage.delete(key)
         raise Conflict("The upload has ended already.", code="upload_ended")
     upload.blob_count = number + 1
     upload.size_bytes += size
+    _give_sign_of_life(upload)
     return number
 
 
 def _with_signs_of_life(upload: Upload, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """A large file from a slow place takes longer than an upload may be silent."""
-    told_at = time.monotonic()
     for chunk in chunks:
         yield chunk
-        if time.monotonic() - told_at > SIGN_OF_LIFE_EVERY_S:
-            told_at = time.monotonic()
-            arriving = Upload.objects.filter(id=upload.id, state=JobState.ARRIVING)
-            arriving.update(heartbeat_at=timezone.now())
+        _give_sign_of_life(upload)
+
+
+def _give_sign_of_life(upload: Upload) -> None:
+    if timezone.now() - upload.heartbeat_at < SIGN_OF_LIFE_EVERY:
+        return
+    upload.heartbeat_at = timezone.now()
+    Upload.objects.filter(id=upload.id, state=JobState.ARRIVING).update(
+        blob_count=upload.blob_count,
+        size_bytes=upload.size_bytes,
+        heartbeat_at=upload.heartbeat_at,
+    )
 
 
 def end_upload(upload: Upload) -> None:

@@ -257,6 +257,7 @@ def test_what_cannot_be_written_is_not_acknowledged(project):
             assert association.send_c_store(image(seed=1)).Status == OUT_OF_RESOURCES
         assert association.send_c_store(image(seed=1)).Status == SUCCESS
         association.release()
+    services.settle_left_behind(WayIn.DIMSE)  # what could not be ended while the store was away
     assert sorted(Upload.objects.values_list("state", "blob_count")) == [("pending", 1)] * 2
 
 
@@ -292,12 +293,10 @@ def test_a_long_delivery_is_several_uploads(project):
         association = associate(port)
         for seed in range(5):
             assert association.send_c_store(image(seed=seed)).Status == SUCCESS
-        assert sorted(Upload.objects.values_list("state", "blob_count")) == [
-            ("arriving", 1),
-            ("pending", 2),
-            ("pending", 2),
-        ]
+        states = Upload.objects.order_by("created_at").values_list("state", flat=True)
+        assert list(states) == ["pending", "pending", "arriving"]
         association.release()
+    assert sorted(Upload.objects.values_list("blob_count", flat=True)) == [1, 2, 2]
 
 
 def test_what_came_before_a_pause_is_ingested_while_the_sender_is_silent(project):
