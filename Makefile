@@ -2,11 +2,12 @@
 #   setup  everything installed        up     the whole system, with its demo
 #   check  what must hold before tests test   check, then every test
 #   fix    what can be put right alone contract  regenerate what the browser takes from the server
+#   interop exchange images with other programs of the trade (Debian's, see tests/interop)
 #   bench  measure a running system    screenshots  the user guide's pictures anew
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := up
-.PHONY: setup up test check fix contract contract-check bench screenshots
+.PHONY: setup up test interop check fix contract contract-check bench screenshots
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 PORT ?=
@@ -27,8 +28,11 @@ up: .venv/installed frontend/dist/index.html
 	exec $(BIN)/delineate up $(if $(PORT),--port $(PORT))
 
 test: check frontend/dist/index.html
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests --ignore=tests/interop
 	$(NPM) test
+
+interop: setup
+	$(BIN)/pytest tests/interop
 
 check: setup contract-check
 	$(BIN)/ruff check .

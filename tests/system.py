@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,20 +73,36 @@ class Started:
 
 
 @contextmanager
-def up(folder: Path, *, port: int, pages: Path) -> Iterator[Started]:
-    """A system under ``folder`` that serves the built frontend ``pages``; stopped at the end."""
+def up(
+    folder: Path, *, port: int, pages: Path, told: Mapping[str, str] | None = None
+) -> Iterator[Started]:
+    """A system under ``folder`` that serves the built frontend ``pages``; stopped at the end.
+
+    ``told``: more variables of its environment.
+    """
     output = folder / "up.log"
     var = folder / "var"
     command = [*_command("up"), "--no-demo", "--var", str(var), "--port", str(port)]
     with output.open("wb") as file:
         process = subprocess.Popen(
-            command, env=_environment(pages), stdout=file, stderr=subprocess.STDOUT
+            command,
+            env={**_environment(pages), **(told or {})},
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
     try:
         yield Started(process, output, var, port, pages)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
+
+
+def blank_pages(folder: Path) -> Path:
+    """Pages for a system that nobody looks at."""
+    pages = folder / "pages"
+    pages.mkdir(exist_ok=True)
+    (pages / "index.html").write_text("<!doctype html><title>Delineate</title>")
+    return pages
 
 
 def free_port() -> int:
@@ -113,7 +129,8 @@ def _name(child: psutil.Process) -> str:
     command: list[str] = child.cmdline()
     if "-Q" in command:
         return command[command.index("-Q") + 1]
-    for name, word in {"web": "uvicorn", "beat": "beat"}.items():
+    words = {"web": "uvicorn", "beat": "beat", "dimse": "receive_dicom", "watch": "watch_folders"}
+    for name, word in words.items():
         if word in command:
             return name
     program = str(child.name())

@@ -12,11 +12,21 @@ import jsonschema
 import pytest
 import yaml
 
-from delineate.config.env import Machine
+from delineate.config.env import Destination, Machine
 from delineate.supervision.processes import MIGRATE, processes
 
 ROOT = Path(__file__).parents[1]
-ON_A_SERVER = processes(Machine(), host="0.0.0.0", port=8700)
+SOMEBODY = Destination("Livers", "anna")
+# With every way in: those that are off by default have a profile.
+ON_A_SERVER = processes(
+    Machine(
+        dicom_port=11112,
+        dicom_callers={"CT1": SOMEBODY},
+        watch={Path("/incoming"): SOMEBODY},
+    ),
+    host="0.0.0.0",
+    port=8700,
+)
 SECRETS = {
     "DELINEATE_SECRET_KEY": "s" * 64,
     "DELINEATE_ORIGINS": "https://delineate.example.org",
@@ -92,7 +102,13 @@ def test_the_workers_know_neither_the_database_nor_the_key(ours: dict[str, Any])
 def test_nothing_is_open_to_other_machines(compose: dict[str, Any]) -> None:
     published = [port for each in compose["services"].values() for port in each.get("ports", [])]
 
-    assert published == ["127.0.0.1:8700:8700"]
+    assert published == ["127.0.0.1:8700:8700", "${DELINEATE_DICOM_PUBLISH:-127.0.0.1:11112}:11112"]
+
+
+def test_what_is_off_by_default_has_a_profile(ours: dict[str, Any]) -> None:
+    by_default = {process.name for process in processes(Machine())} | {"migrate"}
+
+    assert {name for name, each in ours.items() if "profiles" not in each} == by_default
 
 
 def test_composes_own_reading_agrees() -> None:

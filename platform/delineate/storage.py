@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -105,6 +106,28 @@ def list_folders(prefix: str) -> list[str]:
     )
 
 
+def size_of(key: str) -> int | None:
+    """Bytes that lie under ``key``; None where there is nothing."""
+    filesystem, path = _locate(key)
+    try:
+        return int(filesystem.size(path))
+    except FileNotFoundError:
+        return None
+
+
+def sync_folder(prefix: str) -> None:
+    """Let the names of what was stored under ``prefix`` outlive a power cut, as its bytes do."""
+    assert prefix.endswith("/"), prefix
+    filesystem, path = _locate(prefix.rstrip("/"))
+    if not isinstance(filesystem, LocalFileSystem):
+        return
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def delete(key: str) -> None:
     """Remove what lies under ``key``, if anything does."""
     filesystem, path = _locate(key)
@@ -136,6 +159,16 @@ def delete_unfinished(prefix: str, *, older_than_s: float) -> None:
         with contextlib.suppress(FileNotFoundError):  # its writer lives and has finished it
             if left.stat().st_mtime < time.time() - older_than_s:
                 left.unlink()
+
+
+def free_bytes() -> int | None:
+    """Room on the disk of the store; None where nobody can tell."""
+    filesystem, root = _store(settings.ENVIRONMENT.storage_url)
+    if not isinstance(filesystem, LocalFileSystem):
+        return None
+    folder = Path(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(folder).free
 
 
 def _locate(key: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -11,12 +11,11 @@ from typing import Final
 
 from django.core.files import File
 
-from delineate.accounts.models import User
-from delineate.errors import Invalid, NotFound
+from delineate.errors import Invalid
 from delineate.jobs import JobState
-from delineate.projects.selectors import project_named
 from delineate.studies import mapping
 from delineate.studies.models import Upload, WayIn
+from delineate.studies.selectors import destination_named
 from delineate.studies.services import receive_upload
 
 ASK_EVERY_S: Final = 0.5
@@ -34,16 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Upload and wait for the report; 1 when a file was refused."""
-    user = User.objects.filter(username=arguments.username).first()
-    if user is None:
-        raise NotFound(f"There is no user {arguments.username}.", code="unknown_user")
     files = [file for path in arguments.path for file in _files(path)]
     if arguments.subjects is not None:
         files.append(_OnDisk(_existing(arguments.subjects), name=mapping.NAME))
     progress = _Progress(sum(file.size for file in files))
     for file in files:
         file.progress = progress
-    project = project_named(arguments.project)
+    project, user = destination_named(arguments.project, username=arguments.username)
     upload = _follow(receive_upload(project, files=files, by=user, way_in=WayIn.COMMAND))
     print(", ".join(f"{n} {fate}" for fate, n in Counter(f["fate"] for f in upload.report).items()))
     refused = [line for line in upload.report if line["fate"] == "refused"]

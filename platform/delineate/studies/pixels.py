@@ -47,7 +47,7 @@ MAX_PIXEL_RATIO: Final = 1000
 PIXEL_RATIO_FROM_BYTES: Final = 256 * 1024**2
 
 # Storage SOP classes whose frames are images to delineate (PS3.4 B.5).
-_IMAGES: Final = frozenset(
+IMAGES: Final = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{suffix}"
     for suffix in (
         *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"),  # CR, DX, mammography, intra-oral
@@ -138,11 +138,6 @@ def parse(data: bytes) -> Dataset:
     return dataset
 
 
-def is_taken(sop_class: str) -> bool:
-    """Whether objects of a class go in at all; `check_kind` says more of one of them."""
-    return sop_class in _IMAGES
-
-
 def check_kind(dataset: Dataset) -> None:
     """Refuse by name what is not an image that can be delineated here."""
     sop_class = str(dataset.get("SOPClassUID", "") or "")
@@ -150,7 +145,7 @@ def check_kind(dataset: Dataset) -> None:
         raise Refused("directory", "The file is a DICOMDIR: an index, not an image.")
     if not sop_class and "PixelData" in dataset:
         dataset.SOPClassUID = sop_class = _UNSAID
-    if not is_taken(sop_class):
+    if sop_class not in IMAGES:
         # What is no name of the standard's may be anything: it is not repeated.
         name = UID_dictionary.get(sop_class, ("a private SOP class",))[0]
         raise Refused("unsupported_kind", f"Not an image that can be delineated: {name}.")

@@ -28,7 +28,7 @@ from delineate.errors import DelineateError, NotAllowed, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require, role_in, roles_with
-from delineate.projects.selectors import projects_of
+from delineate.projects.selectors import project_named, projects_of
 from delineate.studies import deidentify
 from delineate.studies.models import (
     SERIES_ORDER,
@@ -158,6 +158,17 @@ def awaited_erasures(project: Project) -> dict[int, Erasure]:
         for digest in erasure.digests
         if digest in digests
     }
+
+
+def destination_named(project: str, *, username: str) -> tuple[Project, User]:
+    """Where an upload without a browser goes, and whose it is; NotFound. The right is its door's.
+
+    ``project``: its name or id.
+    """
+    user = User.objects.filter(username=username).first()
+    if user is None:
+        raise NotFound(f"There is no user {username}.", code="unknown_user")
+    return project_named(project), user
 
 
 def upload_for(user: Reader, upload_id: UUID) -> Upload:

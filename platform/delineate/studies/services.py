@@ -5,24 +5,23 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from django.conf import settings
 from django.core.files import File
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from delineate import live, storage
+from delineate import storage
 from delineate.accounts.models import User
-from delineate.audit import log as audit
 from delineate.errors import Conflict, Invalid, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
-from delineate.studies import removal
+from delineate.studies import arrivals, removal
 from delineate.studies.mapping import is_mapping
 from delineate.studies.models import Study, Upload, WayIn
 from delineate.studies.tasks import ingest_upload_task
@@ -30,6 +29,7 @@ from delineate.studies.tasks import ingest_upload_task
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 1024 * 1024
+SIGN_OF_LIFE_EVERY: Final = timedelta(seconds=1)
 
 
 class UploadTooLarge(Invalid):
@@ -62,7 +62,8 @@ def receive_upload(
             storage.put_chunks(upload.blob_key(number), iter(file.chunks(CHUNK_BYTES)))
         with transaction.atomic():
             upload.save(force_insert=True)
-            _owe(upload)
+            arrivals.take_note(upload)
+            transaction.on_commit(partial(_hurry, upload.id))
     except BaseException:
         storage.delete_prefix(upload.blob_prefix)
         raise
@@ -84,32 +85,58 @@ def add_blob(upload: Upload, chunks: Iterator[bytes], *, name: str = "") -> int:
     number = upload.blob_count
     if name:
         storage.put(upload.name_key(number), name.encode(errors="replace"))
-    size = storage.put_chunks(upload.blob_key(number), chunks)
-    arriving = Upload.objects.filter(id=upload.id, state=JobState.ARRIVING)
-    if not arriving.update(
-        blob_count=number + 1, size_bytes=F("size_bytes") + size, heartbeat_at=timezone.now()
-    ):
-        storage.delete(upload.blob_key(number))
-        storage.delete(upload.name_key(number))
+    key = upload.blob_key(number)
+    size = storage.put_chunks(key, _with_signs_of_life(upload, chunks))
+    storage.sync_folder(upload.blob_prefix)
+    # Asked when the file is there: whoever ends the upload from now on finds it. The row is not
+    # written for each file, which would wait for the disk a second time.
+    now = Upload.objects.filter(id=upload.id).values_list("state", "blob_count").first()
+    if now is None or now[0] != JobState.ARRIVING:
+        if now is None or now[1] <= number:
+            storage.delete(key)
+            storage.delete(upload.name_key(number))
         raise Conflict("The upload has ended already.", code="upload_ended")
     upload.blob_count = number + 1
     upload.size_bytes += size
+    _give_sign_of_life(upload)
     return number
+
+
+def _with_signs_of_life(upload: Upload, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """A large file from a slow place takes longer than an upload may be silent."""
+    for chunk in chunks:
+        yield chunk
+        _give_sign_of_life(upload)
+
+
+def _give_sign_of_life(upload: Upload) -> None:
+    if timezone.now() - upload.heartbeat_at < SIGN_OF_LIFE_EVERY:
+        return
+    upload.heartbeat_at = timezone.now()
+    Upload.objects.filter(id=upload.id, state=JobState.ARRIVING).update(
+        blob_count=upload.blob_count,
+        size_bytes=upload.size_bytes,
+        heartbeat_at=upload.heartbeat_at,
+    )
 
 
 def end_upload(upload: Upload) -> None:
     """Nothing more comes: owe the ingest of what is there; without any files the upload goes."""
     with transaction.atomic():
-        arrived = Upload.objects.select_for_update().filter(id=upload.id).first()
-        if arrived is None or arrived.state != JobState.ARRIVING:
-            return
-        if arrived.blob_count == 0:
-            arrived.delete()
-            return
-        arrived.state = JobState.PENDING
-        arrived.heartbeat_at = timezone.now()
-        arrived.save(update_fields=["state", "heartbeat_at"])
-        _owe(arrived)
+        if arrivals.end(upload.id):
+            transaction.on_commit(partial(_hurry, upload.id))
+
+
+def discard_upload(upload: Upload) -> None:
+    """Forget what has arrived of an upload that has not ended, and was acknowledged to nobody."""
+    arrivals.discard(upload.id)
+
+
+def settle_left_behind(way_in: WayIn) -> None:
+    """Of a receiver that starts: end or discard what its predecessor had begun, however lately."""
+    with transaction.atomic():
+        for upload_id in arrivals.settle(way_in, silent_for=timedelta()):
+            transaction.on_commit(partial(_hurry, upload_id))
 
 
 def delete_study(study: Study, *, by: User) -> None:
@@ -132,19 +159,6 @@ def refuse_by_size(size_bytes: int) -> None:
             f"The upload is larger than {limit // 1024**2} MiB; send it in parts.",
             limit_bytes=limit,
         )
-
-
-def _owe(upload: Upload) -> None:
-    audit.upload_received(
-        upload.id,
-        upload.project_id,
-        by=upload.by,
-        way_in=str(upload.way_in),
-        files=upload.blob_count,
-        bytes=upload.size_bytes,
-    )
-    live.tell(upload.project_id, "upload", id=upload.id, state=str(upload.state))
-    transaction.on_commit(partial(_hurry, upload.id))
 
 
 def _hurry(upload_id: uuid.UUID) -> None:

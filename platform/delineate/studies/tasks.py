@@ -9,8 +9,8 @@ from celery import shared_task
 from pydantic import ValidationError
 
 from delineate import jobs
-from delineate.studies import black_out, encoding, erasure, expiry, ingest
-from delineate.studies.models import BlackOut, Erasure, Upload
+from delineate.studies import arrivals, black_out, encoding, erasure, expiry, ingest
+from delineate.studies.models import BlackOut, Erasure, Upload, WayIn
 from mlworker.contract.messages import EVENT_TASK, event_adapter
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,10 @@ def receive_worker_event_task(payload: str) -> None:
 
 @shared_task(name="delineate.sweep_jobs", time_limit=60)  # type: ignore[untyped-decorator]
 def sweep_jobs_task() -> None:
-    """Send again what is owed and has been silent."""
+    """Settle what its senders left behind, and send again what is owed and has been silent."""
+    for way_in in (WayIn.DIMSE, WayIn.FOLDER):
+        for upload_id in arrivals.settle(way_in):
+            ingest_upload_task.delay(str(upload_id))
     for upload in jobs.release_after_silence(Upload):
         ingest_upload_task.delay(str(upload.id))
     for owed in jobs.release_after_silence(Erasure):

@@ -76,7 +76,9 @@ def examine(
     if not is_locked(installation):
         wanted = port or machine.port
         yield Finding(True, "The system is not running: nothing more can be seen.")
-        yield _refusal(lambda: check_port(wanted), f"Port {wanted} is free for it.")
+        yield _refusal(
+            lambda: check_port(wanted, instead="--port"), f"Port {wanted} is free for it."
+        )
         return
     yield Finding(True, "The system is running.")
     yield from _running_system(installation, machine)
@@ -87,6 +89,7 @@ def _running_system(installation: Installation, machine: Machine) -> Iterator[Fi
     log = installation.log
     yield from _database(told, log)
     yield from _heartbeats(told["REDIS_URL"], machine, log)
+    yield from _listeners(machine, log)
     port = installation.remembered_ports().get("web")
     if port is not None:
         status = health.http_status(port, host=health.host_of(told["DELINEATE_ORIGINS"]))
@@ -155,6 +158,20 @@ def _heartbeats(redis_url: str, machine: Machine, log: Path) -> Iterator[Finding
                 False,
                 f"The {process.name} worker {silent}: see {log / f'{process.name}.log'}.",
             )
+
+
+def _listeners(machine: Machine, log: Path) -> Iterator[Finding]:
+    for process in processes(machine):
+        if process.address is None:
+            continue
+        host, port = process.address
+        well = health.listens(process.address)
+        yield Finding(
+            well,
+            f"The {process.name} process listens on {host}, port {port}."
+            if well
+            else f"Nobody listens on {host}, port {port}: see {log / f'{process.name}.log'}.",
+        )
 
 
 def _python() -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import time
 from typing import cast
 from urllib.parse import urlsplit
@@ -34,6 +35,17 @@ def http_status(port: int, *, host: str) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def listens(address: tuple[str, int]) -> bool:
+    """Whether somebody takes connections there."""
+    host, port = address
+    everywhere = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 (asked of, not listened at)
+    try:
+        with socket.create_connection((everywhere.get(host, host), port), timeout=PATIENCE_S):
+            return True
+    except OSError:
+        return False
 
 
 def heartbeat_age_s(redis_url: str, queue: str) -> float | None:

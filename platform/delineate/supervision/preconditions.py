@@ -21,12 +21,12 @@ def check_room(installation: Installation, machine: Machine) -> None:
         )
 
 
-def check_port(port: int) -> None:
-    """Raise PortBusy when somebody else listens there."""
+def check_port(port: int, *, instead: str) -> None:
+    """Raise PortBusy when somebody else listens there; ``instead``: how another port is named."""
     if not ports.is_free(port):
         raise PortBusy(
             f"Port {port} is in use by {ports.listener(port)}: stop that, or choose another port "
-            f"with --port (make up PORT={port + 1})."
+            f"with {instead}."
         )
 
 

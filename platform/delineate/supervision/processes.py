@@ -25,6 +25,7 @@ class Process:
     is_worker: bool = False  # mlworker's: it is never told of the database, nor of any key
     queue: str | None = None
     deadline_s: float | None = None  # of the queue's heartbeat
+    address: tuple[str, int] | None = None  # where it listens, unless it is the web process
     nice: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,7 +95,32 @@ def processes(
             ),
             env=_threads(1),
         ),
+        *_ways_in(machine),
     )
+
+
+def _ways_in(machine: Machine) -> tuple[Process, ...]:
+    """Those for images that come without a browser, where they are set up."""
+    ways = []
+    if machine.dicom_port is not None:
+        ways.append(
+            Process(
+                name="dimse",
+                command=("python", "-m", "django", "receive_dicom"),
+                address=(machine.dicom_host, machine.dicom_port),
+                env=_threads(1),
+            )
+        )
+    if machine.watch:
+        ways.append(
+            Process(
+                name="watch",
+                command=("python", "-m", "django", "watch_folders"),
+                nice=5,
+                env=_threads(1),
+            )
+        )
+    return tuple(ways)
 
 
 def _worker(queue: str, *, node_suffix: str, threads: int, deadline_s: float, nice: int) -> Process:

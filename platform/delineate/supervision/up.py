@@ -65,7 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
         if count := end_leftovers(installation):
             say(f"Ended {count} processes that a killed predecessor had left running.")
         check_room(installation, machine)
-        check_port(arguments.port)
+        check_port(arguments.port, instead=f"--port (make up PORT={arguments.port + 1})")
+        if machine.dicom_port is not None:
+            check_port(machine.dicom_port, instead="DELINEATE_DICOM_PORT")
         check_frontend(machine)
         installation.remember_ports(web=arguments.port)
         return asyncio.run(
@@ -256,6 +258,9 @@ async def _wait_until_healthy(
     for process in table:
         if process.queue is not None:
             claim = functools.partial(beats, process.queue)
+            await _wait_for(supervisor, process.name, claim, within_s=HEALTHY_WITHIN_S)
+        if process.address is not None:
+            claim = functools.partial(health.listens, process.address)
             await _wait_for(supervisor, process.name, claim, within_s=HEALTHY_WITHIN_S)
     await _wait_for(
         supervisor,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from django.utils import timezone
 
 from delineate import jobs, storage
 from delineate.audit.models import Event
 from delineate.errors import Conflict
-from delineate.jobs import JobState
+from delineate.jobs import SILENT_AFTER, JobState
 from delineate.projects.models import Project, Role
 from delineate.studies import ingest, services
 from delineate.studies.models import Encoding, Slice, Study, Upload, WayIn
+from delineate.studies.tasks import sweep_jobs_task
 from mlworker.contract.messages import MAX_BATCH
 from tests.delineate.factories import browser_of, lead_of, new_member, new_model, new_project
 from tests.delineate.studies.files import fates, image, send, send_and_ingest, written, zipped
@@ -173,3 +175,29 @@ def test_an_upload_that_ends_empty_leaves_nothing(project):
     upload = services.begin_upload(project, by=lead_of(project), way_in=WayIn.STOW)
     services.end_upload(upload)
     assert not Upload.objects.filter(id=upload.id).exists()
+
+
+def test_what_was_kept_of_an_upload_counts_even_where_its_row_lags_behind(project):
+    upload = services.begin_upload(project, by=lead_of(project), way_in=WayIn.DIMSE)
+    for z in range(3):
+        services.add_blob(upload, iter([written(image(z=float(z), seed=z))]))
+    Upload.objects.update(blob_count=1, heartbeat_at=timezone.now() - 2 * SILENT_AFTER)
+
+    sweep_jobs_task()
+
+    upload.refresh_from_db()
+    assert (upload.state, upload.blob_count) == (JobState.PENDING, 3)
+    assert Event.objects.get(action="upload_received").data["files"] == 3
+
+
+def test_a_folders_upload_that_fell_silent_is_forgotten_by_the_sweep(project):
+    upload = services.begin_upload(project, by=lead_of(project), way_in=WayIn.FOLDER)
+    services.add_blob(upload, iter([b"half of it"]))
+    sweep_jobs_task()
+    assert Upload.objects.exists()
+    Upload.objects.update(heartbeat_at=timezone.now() - 2 * SILENT_AFTER)
+
+    sweep_jobs_task()
+
+    assert not Upload.objects.exists()
+    assert not storage.exists(upload.blob_key(0))

@@ -34,13 +34,13 @@ def test_a_busy_port_names_who_has_it() -> None:
         port = held.getsockname()[1]
 
         with pytest.raises(refusals.PortBusy) as refusal:
-            check_port(port)
+            check_port(port, instead="--port")
 
     assert refusal.value.code == "port_busy"
     assert f"Port {port} is in use by " in str(refusal.value)
     assert f"(process {os.getpid()})" in str(refusal.value)
     assert "--port" in str(refusal.value)
-    check_port(port)
+    check_port(port, instead="--port")
 
 
 def test_a_full_disk_is_refused(installation: Installation) -> None:

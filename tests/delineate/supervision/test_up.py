@@ -17,22 +17,29 @@ from delineate.config.env import Machine
 from delineate.supervision import redis_server
 from delineate.supervision.installation import MARK, Installation
 from delineate.supervision.processes import processes
-from tests.system import Started, free_port, up
+from tests.system import Started, blank_pages, free_port, up
 from tests.waiting import until
 
 KILLED = ["web", "server", "beat", "interactive", "encode", "train", "redis", "postgres"]
+WAYS_IN = ["dimse", "watch"]
 
 
 @pytest.fixture
 async def system(folder: Path) -> AsyncIterator[Started]:
-    """Started and ready."""
-    with up(folder, port=free_port(), pages=_pages(folder)) as started:
+    """Started and ready, with every way in open."""
+    (folder / "incoming").mkdir()
+    told = {
+        "DELINEATE_DICOM_PORT": str(free_port()),
+        "DELINEATE_DICOM_CALLERS": "CT1=Livers:anna",
+        "DELINEATE_WATCH": f"{folder / 'incoming'}=Livers:anna",
+    }
+    with up(folder, port=free_port(), pages=blank_pages(folder), told=told) as started:
         await started.until_ready()
         yield started
 
 
 async def test_everything_runs_and_what_is_killed_comes_back(system: Started) -> None:
-    assert sorted(system.children()) == sorted(KILLED)
+    assert sorted(system.children()) == sorted([*KILLED, *WAYS_IN])
     doctor = system.delineate("doctor")
     # Without a demo there is no model: that, and nothing else, is found.
     assert [line for line in doctor.stdout.splitlines() if line.startswith("NOT OK")] == [
@@ -41,7 +48,7 @@ async def test_everything_runs_and_what_is_killed_comes_back(system: Started) ->
     added = system.delineate("user", "add", "--password-stdin", "anna", stdin="Pass-word-19\n")
     assert (added.returncode, added.stderr) == (0, "")
 
-    for name in KILLED:
+    for name in [*KILLED, *WAYS_IN]:
         victim = system.children()[name]
         victim.kill()
         await until(functools.partial(_is_another, system, name, than=victim))
@@ -54,7 +61,7 @@ async def test_everything_runs_and_what_is_killed_comes_back(system: Started) ->
 
 async def test_a_stop_is_clean_and_the_next_start_keeps_everything(folder: Path) -> None:
     port = free_port()
-    with up(folder, port=port, pages=_pages(folder)) as first:
+    with up(folder, port=port, pages=blank_pages(folder)) as first:
         await first.until_ready()
         first.delineate("user", "add", "--password-stdin", "anna", stdin="Pass-word-19\n")
         ports = json.loads((first.var / "ports.json").read_text())
@@ -73,7 +80,7 @@ async def test_a_stop_is_clean_and_the_next_start_keeps_everything(folder: Path)
         )
         assert _remaining(first.var) == []
 
-    with up(folder, port=port, pages=_pages(folder)) as second:
+    with up(folder, port=port, pages=blank_pages(folder)) as second:
         await second.until_ready()
         assert "anna" in second.delineate("user", "list").stdout
         assert json.loads((second.var / "ports.json").read_text()) == ports
@@ -84,12 +91,12 @@ async def test_after_the_supervisor_itself_was_killed_the_next_start_is_whole(
     folder: Path,
 ) -> None:
     port = free_port()
-    with up(folder, port=port, pages=_pages(folder)) as first:
+    with up(folder, port=port, pages=blank_pages(folder)) as first:
         await first.until_ready()
         first.process.kill()
         first.process.wait()
 
-    with up(folder, port=port, pages=_pages(folder)) as second:
+    with up(folder, port=port, pages=blank_pages(folder)) as second:
         await second.until_ready()
         assert sorted(second.children()) == sorted(KILLED)
 
@@ -102,13 +109,6 @@ def test_two_systems_have_nothing_in_common(folder: Path) -> None:
     workers = [(a, b) for a, b in zip(one, other, strict=True) if a.queue]
     assert workers
     assert all(a.command != b.command for a, b in workers)
-
-
-def _pages(folder: Path) -> Path:
-    pages = folder / "pages"
-    pages.mkdir(exist_ok=True)
-    (pages / "index.html").write_text("<!doctype html><title>Delineate</title>")
-    return pages
 
 
 def _is_another(system: Started, name: str, *, than: psutil.Process) -> bool:

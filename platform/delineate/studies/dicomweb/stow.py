@@ -166,7 +166,7 @@ def _judge(
         received.failed.append((None, CANNOT_UNDERSTAND))
     elif size > MAX_FILE_BYTES:
         received.failed.append((named, OUT_OF_RESOURCES))
-    elif not pixels.is_taken(named.sop_class_uid):
+    elif named.sop_class_uid not in pixels.IMAGES:
         received.failed.append((named, UNSUPPORTED_CLASS))
     elif study_uid not in (None, named.study_uid):
         received.failed.append((named, OF_ANOTHER_STUDY))
