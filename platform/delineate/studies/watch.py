@@ -214,7 +214,8 @@ class WatchedFolder:
             aside = _own_folder(self._folder / TAKEN) / str(upload.id)
             aside.mkdir()
             for file in files:
-                services.add_blob(upload, _chunks(self._folder, file))
+                name = "/".join(file.path)
+                services.add_blob(upload, _chunks(self._folder, file), name=name)
             if [*files] != [f for name in names for f in _files(self._folder, (name,))]:
                 raise _Changed
         except BaseException as error:
