@@ -53,8 +53,10 @@ def jpeg_ls_of(slice_: Slice) -> bytes | None:
     encoded = encoded_as_jpeg_ls(pixels, bits_stored=bits_stored_of(slice_))
     if encoded is not None:
         storage.put(key, encoded, durable=False)  # it can be made anew
-        if not Slice.objects.filter(id=slice_.id).exists():
-            storage.delete(key)  # its study was deleted meanwhile, and all that was kept of it
+        if not Slice.objects.filter(id=slice_.id, pixels_key=slice_.pixels_key).exists():
+            # Its study was deleted meanwhile, or something blacked out of it: nothing is to be
+            # left of what was there.
+            storage.delete(key)
     return encoded
 
 

@@ -6,23 +6,27 @@ from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Schema, Status
 from pydantic import ConfigDict, Field
 
-from delineate import storage
 from delineate.accounts.models import User
 from delineate.errors import Invalid
 from delineate.jobs import JobState
 from delineate.projects.permissions import Action, require
 from delineate.projects.selectors import project_for
-from delineate.studies import previews, quarantine, selectors
+from delineate.studies import quarantine, rendering, selectors
 from delineate.studies.black_boxes import BlackBox
 from delineate.studies.burned_in import SENTENCES, Reason
+from delineate.studies.lossless import pixels_of
 from delineate.studies.models import BlackOut, Series, Slice
-from mlworker.contract.artifacts import unpack_array
+from delineate.studies.rendering import Shown
 
 router = Router(tags=["quarantine"])
+
+Picture = npt.NDArray[np.uint8]
 
 PREVIEW_PIXELS: Final = 512
 PREVIEW_PIXELS_AT_MOST: Final = 2048
@@ -195,33 +199,32 @@ def get_preview(
     series = selectors.series_for(user, series_id)
     require(user, Action.RELEASE, series.study.project)
     image = _brightest(series) if brightest else _shown(selectors.slice_at(series, index), series)
-    response = HttpResponse(previews.png(image, side=side), content_type="image/png")
+    side = min(side, max(image.shape[:2]))
+    content = rendering.picture(image, media_type="image/png", most=(side, side))
+    response = HttpResponse(content, content_type="image/png")
     # It may show a name, or be blacked out the next time it is asked for.
     response["Cache-Control"] = "private, no-store"
     return response
 
 
-def _brightest(series: Series) -> previews.Shown:
+def _brightest(series: Series) -> Picture:
     slices = series.slices.order_by("index")
     if slices.count() > BRIGHTEST_OF_AT_MOST:
         raise Invalid(
             f"More than {BRIGHTEST_OF_AT_MOST} slices cannot be seen at once; look through them.",
             code="too_many_slices",
         )
-    return previews.brightest(_shown(slice_, series) for slice_ in slices)
+    return rendering.brightest(_shown(slice_, series) for slice_ in slices)
 
 
-def _shown(slice_: Slice, series: Series) -> previews.Shown:
-    window = None
-    if series.window_centre is not None and series.window_width is not None:
-        window = (series.window_centre, series.window_width)
-    return previews.shown(
-        unpack_array(storage.get(slice_.pixels_key)),
-        slope=slice_.slope,
-        intercept=slice_.intercept,
-        inverted=slice_.inverted,
-        window=window,
+def _shown(slice_: Slice, series: Series) -> Picture:
+    pixels = pixels_of(slice_)
+    if series.window_centre is None or series.window_width is None:  # colour
+        return np.asarray(pixels, np.uint8)
+    shown = Shown(
+        slice_.slope, slice_.intercept, series.window_centre, series.window_width, slice_.inverted
     )
+    return rendering.grey(pixels, shown)
 
 
 def _user(request: HttpRequest) -> User:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,15 @@ def grey(stored: Array, shown: Shown) -> npt.NDArray[np.uint8]:
         np.uint8
     )
     return picture
+
+
+def brightest(slices: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Each pixel as bright as on any slice: what is written on one of them is seen."""
+    result: npt.NDArray[np.uint8] | None = None
+    for each in slices:
+        result = each.copy() if result is None else np.maximum(result, each, out=result)
+    assert result is not None, "a series has slices"
+    return result
 
 
 def picture(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delineate.studies import previews
+from delineate.studies import rendering
 from delineate.studies.black_boxes import BlackBox, cover, darkest
 
 BOX = BlackBox(x0=2, y0=1, x1=5, y1=3, first=1, last=2)
@@ -87,11 +87,7 @@ def test_black_is_the_dark_end_of_the_window_or_the_last_value_before_it(
 
 @pytest.mark.parametrize(NAMES, INSIDE)
 def test_it_is_black_on_the_screen(dtype, bits, slope, intercept, inverted, window, expected):
-    seen = previews.shown(
-        np.array([[expected]], dtype),
-        slope=slope,
-        intercept=intercept,
-        inverted=inverted,
-        window=window,
-    )
+    centre, width = window
+    shown = rendering.Shown(slope, intercept, centre, width, inverted)
+    seen = rendering.grey(np.array([[expected]], dtype), shown)
     assert seen.tolist() == [[0]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delineate.studies.rendering import Shown, grey, picture
+from delineate.studies.rendering import Shown, brightest, grey, picture
 
 
 def test_a_window_runs_from_black_to_white():
@@ -36,3 +36,11 @@ def test_a_png_is_the_pixels_and_a_viewport_holds_them_undistorted(shape):
     assert np.array_equal(np.asarray(whole), pixels)
     small = Image.open(io.BytesIO(picture(pixels, media_type="image/jpeg", most=(15, 100))))
     assert (small.format, small.size) == ("JPEG", (15, 10))
+
+
+def test_what_is_written_on_one_slice_is_seen_among_all():
+    slices = np.zeros((5, 4, 6), dtype=np.uint8)
+    slices[3, 2, 1] = 250
+    seen = brightest(iter(slices))
+    assert (seen[2, 1], seen.sum()) == (250, 250)
+    assert slices[0].sum() == 0
