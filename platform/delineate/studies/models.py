@@ -17,6 +17,7 @@ from django.utils import timezone
 from delineate.jobs import Job
 from delineate.projects.models import Project
 
+UPLOADS_PREFIX: Final = "uploads/"  # of the keys of what arrives
 SERIES_ORDER: Final = ["study", "number", "series_uid", "volume"]
 
 
@@ -153,12 +154,12 @@ class Upload(Job):
 
     def blob_key(self, number: int) -> str:
         """Object key of the upload's blob ``number``, 0 … blob_count - 1."""
-        return f"uploads/{self.id}/{number}"
+        return f"{self.blob_prefix}{number}"
 
     @property
     def blob_prefix(self) -> str:
         """Everything that is kept of the upload's bytes."""
-        return f"uploads/{self.id}/"
+        return f"{UPLOADS_PREFIX}{self.id}/"
 
 
 class Study(models.Model):

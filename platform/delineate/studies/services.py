@@ -23,7 +23,7 @@ from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
 from delineate.studies import arrivals, removal
 from delineate.studies.mapping import is_mapping
-from delineate.studies.models import Study, Upload, WayIn
+from delineate.studies.models import UPLOADS_PREFIX, Study, Upload, WayIn
 from delineate.studies.tasks import ingest_upload_task
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,8 @@ def add_blob(upload: Upload, chunks: Iterator[bytes], *, name: str = "") -> int:
     key = upload.blob_key(number)
     size = storage.put_chunks(key, _with_signs_of_life(upload, chunks))
     storage.sync_folder(upload.blob_prefix)
+    if number == 0:
+        storage.sync_folder(UPLOADS_PREFIX)  # where the upload's own folder has just been made
     # Asked when the file is there: whoever ends the upload from now on finds it. The row is not
     # written for each file, which would wait for the disk a second time.
     now = Upload.objects.filter(id=upload.id).values_list("state", "blob_count").first()

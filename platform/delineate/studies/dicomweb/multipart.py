@@ -15,7 +15,7 @@ from delineate.errors import Invalid
 
 PIECE_BYTES: Final = 256 * 1024
 MAX_HEADER_BYTES: Final = 16 * 1024  # of one part
-MAX_BOUNDARY_CHARACTERS: Final = 70  # RFC 2046 5.1.1
+MAX_BOUNDARY_CHARACTERS: Final = 200  # RFC 2046 5.1.1 says 70, and Orthanc's have 73
 
 
 class Malformed(Invalid):

@@ -20,15 +20,18 @@ from pydicom.valuerep import DSfloat
 from delineate.studies.dicomweb.negotiation import NotAcceptable
 
 PIXEL_DATA: Final = "7FE00010"
-# Attributes that an image must have, with a value or without (type 2 of the Patient and General
-# Study modules, PS3.3 C.7.1.1 and C.7.2.1).
+# Attributes that an image must have, with a value or without (type 2 of the Patient, General Study,
+# General Equipment, Frame of Reference and CT Image modules, PS3.3 C.7 and C.8.2.1).
 _EMPTY: Final = {
     "00080020": "DA",
     "00080030": "TM",
     "00080050": "SH",
+    "00080070": "LO",
     "00080090": "PN",
     "00100030": "DA",
     "00100040": "CS",
+    "00200012": "IS",
+    "00201040": "LO",
 }
 _MAX_NATIVE_BYTES: Final = 2**32 - 2  # PS3.5 7.1: a length of 32 bits, even, the last is taken
 _ITEM: Final = b"\xfe\xff\x00\xe0"
