@@ -249,5 +249,5 @@ def _new_slice(
         frame_number=frame_number,
         pixels_key=key,
         pixels_digest=array_digest(stored),
-        position=None if position is None else list(position),
+        placed={"position": None if position is None else list(position)},
     )

@@ -83,6 +83,9 @@ class Environment(Receiving):
     database_url: str = Field(validation_alias="DATABASE_URL")
     redis_url: str = Field(validation_alias="REDIS_URL")
     storage_url: str = Field(validation_alias="STORAGE_URL")  # file:///… or s3://bucket/prefix
+    # Connections that a process keeps open for its requests; 0: each thread has its own. The web
+    # process runs every request in a new thread, and a new connection takes longer than an answer.
+    database_pool: int = Field(default=0, ge=0, validation_alias="DELINEATE_DATABASE_POOL")
 
     # Comma-separated origins the browser may come from; sockets and cookies are held to them.
     origins: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -49,7 +49,15 @@ ASGI_APPLICATION = "delineate.config.asgi.application"
 # Only the API's documentation page is a template; everything else is the frontend.
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 
-DATABASES = {"default": dj_database_url.parse(ENVIRONMENT.database_url, conn_max_age=600)}
+DATABASES = {
+    "default": dj_database_url.parse(
+        ENVIRONMENT.database_url, conn_max_age=0 if ENVIRONMENT.database_pool else 600
+    )
+}
+if ENVIRONMENT.database_pool:
+    DATABASES["default"]["OPTIONS"] = {
+        "pool": {"min_size": 1, "max_size": ENVIRONMENT.database_pool}
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [

@@ -215,11 +215,14 @@ def _say_what_was_done(kept: Dataset, policy: Policy) -> None:
         return
     kept.PatientIdentityRemoved = "YES"
     kept.DeidentificationMethod = _METHOD
-    kept.DeidentificationMethodCodeSequence = Sequence(
-        [_coded(option) for option in options_of(policy)]
-    )
+    kept.DeidentificationMethodCodeSequence = _codes_of(policy)
     shifted = policy.dates is Dates.SHIFTED
     kept.LongitudinalTemporalInformationModified = "MODIFIED" if shifted else "REMOVED"
+
+
+@cache
+def _codes_of(policy: Policy) -> Sequence:
+    return Sequence([_coded(option) for option in options_of(policy)])
 
 
 def _coded(option: Option) -> Dataset:

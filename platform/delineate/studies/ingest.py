@@ -30,6 +30,7 @@ from delineate.registry.selectors import active_digest
 from delineate.studies import encoding, selectors
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
+from delineate.studies.keeping import Keeping
 from delineate.studies.mapping import Mapping, is_mapping
 from delineate.studies.models import (
     Instance,
@@ -68,11 +69,11 @@ class _Series:
     instances: dict[str, StoredInstance] = field(default_factory=dict)  # by our UIDs
     failed: int = 0  # of its images
 
-    def take_back(self) -> None:
+    def take_back(self, keeping: Keeping) -> None:
         """Remove the pixels of what does not go in."""
         for instance in self.instances.values():
             for frame in instance.frames:
-                storage.delete(frame.key)
+                keeping.delete(frame.key)
         self.instances = {}
 
 
@@ -84,7 +85,7 @@ class _Gathered:
     id: uuid.UUID
     row: Study | None
     series: dict[str, _Series] = field(default_factory=dict)
-    named: set[str] = field(default_factory=set)  # the subjects that files name
+    named: set[str] = field(default_factory=set)  # the pseudonyms that files name
     unnamed: str = ""  # who the first of the others is of
 
     @property
@@ -98,10 +99,10 @@ class _Gathered:
         """A file that names nobody is taken at its study's word."""
         return next(iter(self.named), self.unnamed)
 
-    def take_back(self) -> None:
+    def take_back(self, keeping: Keeping) -> None:
         """Remove the pixels of what does not go in."""
         for series in self.series.values():
-            series.take_back()
+            series.take_back(keeping)
 
 
 def ingest(upload_id: uuid.UUID) -> None:
@@ -147,10 +148,11 @@ class _Run:
         # Slices of an attempt before this one, by the first of each image.
         self._committed_before: set[uuid.UUID] = set()
         self._told_at = 0.0
+        self._keeping = Keeping()
 
     def to_the_end(self) -> None:
         if not self._upload.report:  # else an attempt before this one came that far
-            with self._archive:
+            with self._archive, self._keeping:
                 self._ingest_all()
             self._save_report()
         # Before the last word: a job that has ended well keeps no bytes that name patients.
@@ -208,7 +210,7 @@ class _Run:
         if study is None:
             study = studies[described.study_uid] = self._study(described.study_uid)
         if described.is_named:
-            study.named.add(selectors.surviving(self._project, described.subject))
+            study.named.add(described.subject)
         else:
             study.unnamed = study.unnamed or described.subject
         series = study.series.get(described.series_uid)
@@ -253,15 +255,22 @@ class _Run:
         try:
             for frame in reading.frames():
                 slice_id = self._slice_id(reading, frame=frame.head.number)
-                frames.append(_store_frame(study.id, slice_id, frame))
+                frames.append(self._store_frame(study.id, slice_id, frame))
                 self._sign_of_life()
         except Refused:
             for stored in frames:
-                storage.delete(stored.key)
+                self._keeping.delete(stored.key)
             raise
         series.instances[described.sop_uid] = StoredInstance(
             entry, described.sop_uid, reading.end, tuple(frames), described.place
         )
+
+    def _store_frame(
+        self, study_id: uuid.UUID, slice_id: uuid.UUID, frame: ReadFrame
+    ) -> StoredFrame:
+        key = pixels_key(str(study_id), str(slice_id))
+        self._keeping.put(key, pack_array(frame.pixels))
+        return _stored_frame(key, slice_id, frame)
 
     def _slices_of(self, reading: Reading, study: _Gathered) -> list[Slice]:
         return list(
@@ -307,7 +316,7 @@ class _Run:
         entries = study.entries
         for _ in range(MAX_STARTS_OF_A_STUDY):
             self._refuse_incomplete(study)
-            if len(study.named) > 1:
+            if len(self._subjects_named_in(study)) > 1:
                 self._refuse_all(
                     study, "study_mixed_patients", "The study's files name different patients."
                 )
@@ -317,7 +326,7 @@ class _Run:
                 )
             if self._commit(study):
                 break
-            study.take_back()
+            study.take_back(self._keeping)
             study = self._gather(entries)[study.uid]
         else:
             self._refuse_all(
@@ -331,6 +340,10 @@ class _Run:
     def _is_erased(self, study: _Gathered) -> bool:
         return selectors.is_erased(self._project, subject=study.subject, study_uid=study.uid)
 
+    def _subjects_named_in(self, study: _Gathered) -> set[str]:
+        """As they are now: some may have been merged since the files were read."""
+        return {selectors.surviving(self._project, pseudonym) for pseudonym in study.named}
+
     def _refuse_incomplete(self, study: _Gathered) -> None:
         for series in study.series.values():
             if series.failed:
@@ -343,6 +356,7 @@ class _Run:
 
     def _commit(self, study: _Gathered) -> bool:
         """Make the rows; False, and nothing made, when somebody has changed the study meanwhile."""
+        self._keeping.wait()
         with transaction.atomic():
             Project.objects.select_for_update().get(id=self._project.id)
             jobs.sign_of_life(self._upload)
@@ -351,7 +365,7 @@ class _Run:
                 found is not None and found.id != study.id
             ):
                 return False
-            if _is_of_another(study, found):
+            if found and self._subjects_named_in(study) - {found.subject.pseudonym}:
                 self._refuse_all(
                     study, "study_mixed_patients", "The study is there for another patient."
                 )
@@ -437,7 +451,7 @@ class _Run:
     def _refuse(self, series: _Series, code: str, message: str) -> None:
         for entry in series.entries:
             self._settle(entry, "refused", code, message)
-        series.take_back()
+        series.take_back(self._keeping)
 
     def _settle_stored(self, entry: Entry, *, is_held: bool) -> None:
         note = ("in_quarantine", HELD_SENTENCE) if is_held else ("", "")
@@ -482,10 +496,6 @@ def _names_of(upload: Upload) -> dict[int, str]:
     }
 
 
-def _is_of_another(study: _Gathered, found: Study | None) -> bool:
-    return found is not None and bool(study.named) and found.subject.pseudonym not in study.named
-
-
 def _held(study_id: uuid.UUID, sop_uids: list[str]) -> set[str]:
     """Of a study's images, those that lie in a series that is held."""
     held = Instance.objects.filter(
@@ -505,10 +515,8 @@ def _have_come_meanwhile(study: Study, joining: dict[str, _Series]) -> bool:
     )
 
 
-def _store_frame(study_id: uuid.UUID, slice_id: uuid.UUID, frame: ReadFrame) -> StoredFrame:
+def _stored_frame(key: str, slice_id: uuid.UUID, frame: ReadFrame) -> StoredFrame:
     head, values = frame.head, frame.head.values
-    key = pixels_key(str(study_id), str(slice_id))
-    storage.put(key, pack_array(frame.pixels))
     flat = frame.pixels.reshape(-1)
     sampled = flat[:: max(1, flat.size // SAMPLED_PIXELS)].astype(np.float32)
     return StoredFrame(

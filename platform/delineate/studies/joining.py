@@ -157,7 +157,6 @@ def _joining(stored: Sequence[StoredInstance]) -> list[_Frame]:
                 slope=frame.values.slope,
                 intercept=frame.values.intercept,
                 inverted=instance.end.is_inverted,
-                position=_as_list(frame.placed.position),
                 placed=_PLACED.dump_python(frame.placed, mode="json"),
             ),
             frame.placed,

@@ -328,8 +328,6 @@ class Slice(models.Model):
     slope = models.FloatField(default=1.0)
     intercept = models.FloatField(default=0.0)
     inverted = models.BooleanField(default=False)  # MONOCHROME1
-    # Patient coordinates in mm of the first pixel's centre (ImagePositionPatient); null: unknown.
-    position = ArrayField(models.FloatField(), size=3, null=True)
     # geometry.Placed: what its place among others follows from.
     placed = models.JSONField(default=dict)
 
@@ -354,6 +352,12 @@ class Slice(models.Model):
     def digest_as_sent(self) -> str:
         """By which the same file is known when it comes again."""
         return self.sent_digest or self.pixels_digest
+
+    @property
+    def position(self) -> list[float] | None:
+        """Patient coordinates in mm of the first pixel's centre (ImagePositionPatient)."""
+        position: list[float] | None = self.placed.get("position")
+        return position
 
 
 class Encoding(Job):

@@ -12,6 +12,9 @@ from delineate.config.env import Machine
 INTERACTIVE_DEADLINE_S = 30.0
 BATCH_DEADLINE_S = 120.0
 
+# Of the web process; as many requests read at the same time, the others wait a moment.
+WEB_CONNECTIONS = 8
+
 # Once, before the server's processes start.
 MIGRATE = ("python", "-m", "django", "migrate", "--no-input")
 
@@ -72,7 +75,7 @@ def processes(
                 *("--host", host, "--port", str(port), "--workers", "1", "--no-access-log"),
                 *("--timeout-graceful-shutdown", "5"),
             ),
-            env=_threads(1),
+            env={**_threads(1), "DELINEATE_DATABASE_POOL": str(WEB_CONNECTIONS)},
         ),
         Process(
             name="server",
