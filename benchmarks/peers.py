@@ -39,7 +39,8 @@ from delineate.supervision.ports import reserve
 
 ROUNDS = 5
 BY_DIMSE = 200  # images of 512² in an association: a CT
-BY_STOW = 50  # images of 128² in a request
+BY_STOW = 50  # images of 128² in a request …
+REQUESTS = 8  # … and requests, one after the other, in a round
 FRAMES = 40  # of 512² × 16 bit, in a round
 USERNAME, PROJECT, AE_TITLE = "peers", "Peers", "PEERS"
 BOUNDARY = "peers"
@@ -87,11 +88,11 @@ def measure(ours: Peer, theirs: Peer, folder: Path) -> None:
 
     sent, seen = _times(2), _times(2)
     for _ in range(ROUNDS):
-        body = _multipart(_study(BY_STOW, side=128))
+        bodies = [_multipart(_study(BY_STOW, side=128)) for _ in range(REQUESTS)]
         for place, peer in enumerate((ours, theirs)):
-            acknowledged_s, visible_s = _send_by_stow(peer, body)
-            sent[place].append(BY_STOW / acknowledged_s)
-            seen[place].append(BY_STOW / visible_s)
+            acknowledged_s, visible_s = _send_by_stow(peer, bodies)
+            sent[place].append(REQUESTS * BY_STOW / acknowledged_s)
+            seen[place].append(REQUESTS * BY_STOW / visible_s)
     _line(f"STOW-RS, {BY_STOW} images of 128² in a request, acknowledged per second", sent)
     _line("the same, until all are listed", seen)
 
@@ -184,18 +185,19 @@ def _send_by_dimse(peer: Peer, files: Path) -> tuple[float, float]:
     return _timed(peer, send, count=BY_DIMSE)
 
 
-def _send_by_stow(peer: Peer, body: bytes) -> tuple[float, float]:
+def _send_by_stow(peer: Peer, bodies: list[bytes]) -> tuple[float, float]:
     kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 
     def send() -> None:
-        answer = peer.dicomweb.post(
-            "/studies",
-            content=body,
-            headers={"Content-Type": kind, "Accept": "application/dicom+json"},
-        )
-        answer.raise_for_status()
+        for body in bodies:
+            answer = peer.dicomweb.post(
+                "/studies",
+                content=body,
+                headers={"Content-Type": kind, "Accept": "application/dicom+json"},
+            )
+            answer.raise_for_status()
 
-    return _timed(peer, send, count=BY_STOW)
+    return _timed(peer, send, count=len(bodies) * BY_STOW)
 
 
 def _timed(peer: Peer, send: Callable[[], None], *, count: int) -> tuple[float, float]:

@@ -67,10 +67,28 @@ def launch(
 
 def _prepare(child: Child, *, parent: int) -> None:
     os.nice(child.nice)
+    _be_nice_as_a_session(child.nice)
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(child.orphan_signal))
         if os.getppid() != parent:  # it died before we could ask to be told
             os._exit(1)
+
+
+def _be_nice_as_a_session(nice: int) -> None:
+    """Where Linux shares the processors among sessions, a process's own niceness moves nothing.
+
+    See sched(7), "The autogroup feature".
+    """
+    try:
+        file = os.open("/proc/self/autogroup", os.O_WRONLY)
+    except OSError:  # another system, or a kernel without it
+        return
+    try:
+        os.write(file, str(nice).encode())
+    except OSError:  # not allowed in this container
+        pass
+    finally:
+        os.close(file)
 
 
 def end_family(process: subprocess.Popen[bytes], sent: signal.Signals) -> None:

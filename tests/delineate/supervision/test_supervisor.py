@@ -107,6 +107,10 @@ async def test_niceness_and_environment_reach_the_child(supervisor: Supervisor) 
     process = psutil.Process(supervisor.pid("nice"))
 
     assert process.nice() == os.nice(0) + 7
+    # Each child is a session, and many a Linux shares the processors among those.
+    sessions = Path(f"/proc/{process.pid}/autogroup")
+    if sessions.exists():
+        assert sessions.read_text().split()[-1] == "7"
     assert process.environ()["OMP_NUM_THREADS"] == "2"
 
 
