@@ -16,10 +16,16 @@ from delineate.projects.permissions import memberships_of
 
 def project_for(user: User | AnonymousUser, project_id: UUID) -> Project:
     """The project, for its members; NotFound for everybody else."""
-    project = projects_of(user).filter(id=project_id).first()
-    if project is None:
+    return membership_for(user, project_id).project
+
+
+def membership_for(user: User | AnonymousUser, project_id: UUID) -> Membership:
+    """Somebody's membership, with its project; NotFound where there is none."""
+    memberships = memberships_of(user).filter(project_id=project_id).select_related("project")
+    membership = memberships.first()
+    if membership is None:
         raise NotFound("There is no such project, or you are not a member of it.")
-    return project
+    return membership
 
 
 def project_named(name_or_id: str) -> Project:

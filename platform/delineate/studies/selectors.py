@@ -28,7 +28,7 @@ from delineate.errors import DelineateError, NotAllowed, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require, role_in, roles_with
-from delineate.projects.selectors import project_named, projects_of
+from delineate.projects.selectors import membership_for, project_named, projects_of
 from delineate.studies import deidentify
 from delineate.studies.models import (
     SERIES_ORDER,
@@ -267,9 +267,10 @@ class Shown:
         return whose if self.sees_held else whose & not_held(to_series)
 
 
-def shown_to(reader: Reader, project: Project) -> Shown:
-    """What a member is shown of a project."""
-    return Shown(project, role_in(project, user=reader) in roles_with(Action.RELEASE))
+def shown_to(reader: Reader, project_id: UUID) -> Shown:
+    """What a member is shown of a project; NotFound for everybody else."""
+    membership = membership_for(reader, project_id)
+    return Shown(membership.project, membership.role in roles_with(Action.RELEASE))
 
 
 def studies_in(shown: Shown) -> QuerySet[Study]:

@@ -248,7 +248,7 @@ def answers(lead: Client, upload: Upload) -> list[tuple[str, str]]:
         response = lead.get(url)
         assert response.status_code == 200, url
         assert "html" not in response["Content-Type"]
-        told.append((url, response.content.decode()))
+        told.append((url, response.getvalue().decode()))
     return told
 
 

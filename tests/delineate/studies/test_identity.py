@@ -94,7 +94,10 @@ def everywhere(project, lead, log) -> list[tuple[str, str]]:
         ("refused", "unsupported_kind"),
         ("refused", "decode_failed"),
         ("refused", "not_dicom"),
-        *[("stored", "")] * len(PICTURES_AND_VOLUMES),
+        *[
+            ("stored", "" if kind in ("nii", "nrrd") else "in_quarantine")
+            for kind in PICTURES_AND_VOLUMES
+        ],
         ("refused", "unsafe_path"),
         ("skipped", "litter"),
         ("refused", "mapping_malformed"),
@@ -103,7 +106,7 @@ def everywhere(project, lead, log) -> list[tuple[str, str]]:
     for url in _addresses(project, upload_id=str(upload.id)):
         response = lead.get(url)
         assert response.status_code == 200, url
-        found.append((url, response.content.decode("latin-1")))
+        found.append((url, response.getvalue().decode("latin-1")))
     found.append(("log", log.getvalue()))
     return [(where, text.lower()) for where, text in found]
 

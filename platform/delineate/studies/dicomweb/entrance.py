@@ -11,7 +11,6 @@ from django.http.response import HttpResponseBase
 
 from delineate.config.http import answer
 from delineate.errors import DelineateError, NotSignedIn
-from delineate.projects.selectors import project_for
 from delineate.studies.selectors import shown_to
 
 View = Callable[..., HttpResponseBase]
@@ -25,8 +24,7 @@ def of_project(view: View) -> View:
         try:
             if not request.user.is_authenticated:
                 raise NotSignedIn("Sign in first.")
-            project = project_for(request.user, project_id)
-            return view(request, shown_to(request.user, project), **names)
+            return view(request, shown_to(request.user, project_id), **names)
         except DelineateError as error:
             return answer(error)
 

@@ -155,7 +155,7 @@ def test_a_kept_frame_costs_one_query_for_its_slice_and_no_header(
     any_ = "multipart/related; type=application/octet-stream; transfer-syntax=*"
     lead.get(_frame_url(1), HTTP_ACCEPT=any_)
     address = _frame_url(1)
-    with django_assert_num_queries(5) as queries:  # session, user, project, role, slice
+    with django_assert_num_queries(4) as queries:  # session, user, project, slice
         lead.get(address, HTTP_ACCEPT=any_)
     assert not any("header" in query["sql"] for query in queries.captured_queries)
 
