@@ -129,8 +129,7 @@ def delineate(url: str, var: Path, dicom_port: int) -> Peer:
     )
 
     def count() -> int:
-        studies = browser.get(f"/api/projects/{project}/studies").json()
-        return sum(series["slices"] for study in studies for series in study["series"])
+        return int(browser.get(f"/api/projects/{project}/progress").json()["slices"])
 
     dicomweb = httpx.Client(
         base_url=f"{url}/dicomweb/{project}", auth=(USERNAME, token), timeout=PATIENCE_S
@@ -311,7 +310,7 @@ def _until(claim: Callable[[], Any]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not claim():
         assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ for good, so that a file that crashes its reader does not do so for ever.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import TypeVar
 
@@ -106,19 +107,23 @@ def mark_sent(queryset: models.QuerySet[JobT]) -> int:
     return queryset.update(heartbeat_at=timezone.now())
 
 
-def release_after_silence(model: type[JobT]) -> list[JobT]:
+def release_after_silence(
+    model: type[JobT],
+    *,
+    states: Collection[JobState] = (JobState.PENDING, JobState.RUNNING),
+) -> list[JobT]:
     """Jobs to send again, their silence started anew so that the next sweep leaves them alone."""
+    now = timezone.now()
     with transaction.atomic():
         silent = list(
             model._default_manager.select_for_update(skip_locked=True).filter(
-                state__in=[JobState.PENDING, JobState.RUNNING],
-                heartbeat_at__lt=timezone.now() - SILENT_AFTER,
+                state__in=states, heartbeat_at__lt=now - SILENT_AFTER
             )
         )
-        for job in silent:
-            job.state = JobState.PENDING
-            job.heartbeat_at = timezone.now()
-            job.save(update_fields=["state", "heartbeat_at"])
+        released = model._default_manager.filter(pk__in=[job.pk for job in silent])
+        released.update(state=JobState.PENDING, heartbeat_at=now)
+    for job in silent:
+        job.state, job.heartbeat_at = JobState.PENDING, now
     return silent
 
 

@@ -97,7 +97,7 @@ def dispatch() -> None:
             return
         pending = Encoding.objects.filter(
             not_held("slice__series__"), state=JobState.PENDING
-        ).order_by("priority", "created_at", "slice__index", "id")
+        ).order_by("priority", "created_at", "id")
         chosen = list(
             pending.select_for_update(skip_locked=True, of=("self",)).values_list("id", flat=True)[
                 :room
@@ -143,7 +143,8 @@ def forget(slices: QuerySet[Slice]) -> set[str]:
 def sweep() -> None:
     """Take back what has been silent, give up what failed too often, and send what is due."""
     jobs.mark_sent(_waiting_for_a_worker())
-    for encoding in jobs.release_after_silence(Encoding):
+    # Those that were never sent wait for their turn, by the thousand: they are no news.
+    for encoding in jobs.release_after_silence(Encoding, states=[JobState.RUNNING]):
         if encoding.attempt >= MAX_ATTEMPTS:
             jobs.fail(
                 encoding,
