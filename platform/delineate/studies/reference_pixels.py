@@ -49,6 +49,18 @@ class KeptPixels:
 
 def kept_pixels(dataset: Dataset, kind: Kind) -> KeptPixels:
     """What is kept of a reference's pixels; raises Refused."""
+    with warnings.catch_warnings():
+        # Ill-formed values are common and are judged by what is used of them.
+        warnings.simplefilter("ignore")
+        try:
+            return _kept_pixels(dataset, kind)
+        except (Refused, MemoryError):
+            raise
+        except Exception as error:  # each decoder has exceptions of its own
+            raise Refused("decode_failed", "The file's pixels cannot be decoded.") from error
+
+
+def _kept_pixels(dataset: Dataset, kind: Kind) -> KeptPixels:
     if kind is kinds.STRUCTURES:
         if "ROIContourSequence" not in dataset:
             raise Refused("no_contours", "The structure set has no contours.")
@@ -58,18 +70,12 @@ def kept_pixels(dataset: Dataset, kind: Kind) -> KeptPixels:
         raise Refused("no_pixels", "The file has no pixels.")
     _check_description(dataset, keyword, may_be_color=kind is kinds.WHOLE_SLIDE)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            if kind is kinds.WHOLE_SLIDE and syntax.startswith((*_JPEG_FAMILY, _HTJ2K)):
-                return KeptPixels(keyword, str(syntax), _compressed(dataset))
-            if (syntax.is_compressed and not syntax.is_deflated) or _is_swapped(dataset, keyword):
-                return KeptPixels(keyword, NATIVE, _decoded(dataset))
-            return KeptPixels(keyword, NATIVE, _native(dataset, keyword))
-        except (Refused, MemoryError):
-            raise
-        except Exception as error:  # each decoder has exceptions of its own
-            raise Refused("decode_failed", "The file's pixels cannot be decoded.") from error
+    if kind is kinds.WHOLE_SLIDE and syntax.startswith((*_JPEG_FAMILY, _HTJ2K)):
+        return KeptPixels(keyword, str(syntax), _compressed(dataset))
+    is_compressed = syntax.is_compressed and not syntax.is_deflated
+    if is_compressed or _is_swapped(dataset, keyword):
+        return KeptPixels(keyword, NATIVE, _decoded(dataset))
+    return KeptPixels(keyword, NATIVE, _native(dataset, keyword))
 
 
 def _check_description(dataset: Dataset, keyword: str, *, may_be_color: bool) -> None:
