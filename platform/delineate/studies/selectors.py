@@ -363,9 +363,11 @@ def objects_in(
 
 def with_headers(references: QuerySet[Reference]) -> Iterator[tuple[Header, Reference]]:
     """References, and whose their headers are."""
-    for reference in references.select_related("study__subject").iterator(READ_AT_ONCE):
-        study = reference.study
-        yield Header(reference.header, study.subject.pseudonym, study.number), reference
+    # No cursor: a download that is broken off would leave it open.
+    for ids in _batches(list(references.values_list("id", flat=True))):
+        for reference in references.filter(id__in=ids).select_related("study__subject"):
+            study = reference.study
+            yield Header(reference.header, study.subject.pseudonym, study.number), reference
 
 
 def slices_in(

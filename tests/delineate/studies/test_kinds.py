@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID
 
 from delineate.studies import kinds, pixels
 from delineate.studies.archive import Refused
@@ -71,7 +72,7 @@ def test_what_is_refused_is_refused_by_name(kind, uid):
 )
 def test_videos_of_any_class_are_refused_as_such(suffix):
     film = image()
-    film.file_meta.TransferSyntaxUID = f"1.2.840.10008.1.2.4.{suffix}"
+    film.file_meta.TransferSyntaxUID = UID(f"1.2.840.10008.1.2.4.{suffix}")
     with pytest.raises(Refused, match="a video") as refused:
         pixels.check_kind(film)
     assert refused.value.code == "video"

@@ -17,8 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 from delineate import storage
 from delineate.annotation.models import Task
 from delineate.audit.models import Event
-from delineate.projects.models import Project
-from delineate.projects.permissions import Role
+from delineate.projects.models import Project, Role
 from delineate.studies import erasure, subjects
 from delineate.studies.models import Encoding, Instance, Reference, Series, Study, Subject
 from tests.delineate.factories import browser_of, lead_of, new_member, new_model, new_project
@@ -308,7 +307,7 @@ def test_a_study_is_retrieved_with_its_references(project, lead):
     send_and_ingest(lead, project, zipped([*source, segmentation(source), structures(source)]))
     study = Study.objects.get().study_uid
     answer = lead.get(f"/dicomweb/{project.id}/studies/{study}", headers={"accept": "*/*"})
-    files = b"".join(answer.streaming_content).split(b"DICM")[1:]
+    files = answer.getvalue().split(b"DICM")[1:]
     assert len(files) == 5
     told = lead.get(f"/dicomweb/{project.id}/studies/{study}/metadata")
     modalities = [each["00080060"]["Value"][0] for each in told_in(told)]
@@ -364,7 +363,7 @@ def retrieved(client: Client, project: Project) -> Dataset:
         address(project), headers={"accept": "application/dicom; transfer-syntax=*"}
     )
     assert answer.status_code == 200, answer.content
-    return pydicom.dcmread(io.BytesIO(b"".join(answer.streaming_content)))
+    return pydicom.dcmread(io.BytesIO(answer.getvalue()))
 
 
 def searched(client: Client, project: Project, what: str) -> list[dict[str, Any]]:
@@ -377,7 +376,7 @@ def searched(client: Client, project: Project, what: str) -> list[dict[str, Any]
 
 def told_in(answer: Any) -> list[dict[str, Any]]:
     """The headers of a metadata answer."""
-    found: list[dict[str, Any]] = json.loads(b"".join(answer.streaming_content))
+    found: list[dict[str, Any]] = json.loads(answer.getvalue())
     return found
 
 
