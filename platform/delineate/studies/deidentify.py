@@ -27,7 +27,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.sequence import Sequence
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr._snomed_dict import mapping as snomed_of
@@ -84,6 +84,8 @@ _IN_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
 _PLACEHOLDERS: Final = frozenset(
     {"anon", "anonymous", "anonymized", "anonymised", "deidentified", "unknown", "none", "noname"}
 )
+
+_CONTOUR: Final = tag_for_keyword("ContourData")
 
 _Value = str | int | float
 
@@ -280,6 +282,10 @@ def _kept_elements(dataset: Dataset, patient: _Patient) -> Dataset:
     for tag in dataset.keys():  # noqa: SIM118 (iterating would parse values that are not kept)
         if tag not in tags:
             continue
+        if tag == _CONTOUR:
+            if numbers := _decimals(dataset.get_item(tag)):
+                kept.add(DataElement(tag, "DS", numbers, already_converted=True))
+            continue
         try:
             element = dataset[tag]
         except (ArithmeticError, ValueError, TypeError):  # pydicom's, for a number that is none
@@ -298,6 +304,17 @@ def _kept_elements(dataset: Dataset, patient: _Patient) -> Dataset:
     if patient.policy.safe_private:
         _keep_safe_private(kept, dataset)
     return kept
+
+
+def _decimals(element: DataElement | RawDataElement) -> list[float]:
+    """All of a contour's numbers, or none: a million of them as objects of their own takes long."""
+    value = element.value
+    items = value.split(b"\\") if isinstance(value, bytes) else _many(value)
+    try:
+        numbers = [float(item) for item in items]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
 
 
 def _kept_items(element: DataElement, patient: _Patient) -> Sequence:
