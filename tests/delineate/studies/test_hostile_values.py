@@ -265,8 +265,8 @@ def test_uids_may_be_anything_and_are_replaced(outcome_of):
 
 
 def test_kinds_that_nobody_knows_are_refused_without_repeating_them(outcome_of):
-    # Without a kind it is taken for a secondary capture.
-    kinds = {"SOPClassUID": {"unsupported_kind", "stored"}}
+    # Without a kind it is taken for a secondary capture, which is looked at first.
+    kinds = {"SOPClassUID": {"unsupported_kind", "in_quarantine"}}
     assert outcome_of(texts(["SOPClassUID"])) == kinds
     assert set(Instance.objects.values_list("sop_class_uid", flat=True)) == {
         "1.2.840.10008.5.1.4.1.1.2",
