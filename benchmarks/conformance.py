@@ -2,10 +2,11 @@
 
     python -m benchmarks.conformance FOLDER
 
-Every file in the folder is read as an upload's is. What goes in is compared, frame by frame, with
-what pydicom's own functions make of it: decoded, rescaled or looked up, colour in eight bits.
-Prints tables in Markdown: by transfer syntax, and what is refused by its code. Ends with status 1
-when an image that pydicom decodes was refused, or its pixels differ.
+Every file in the folder is read as an upload's is. Images that go in are compared, frame by frame,
+with what pydicom's own functions make of them: decoded, rescaled or looked up, colour in eight
+bits. Prints tables in Markdown: by transfer syntax, what is kept as a reference, and what is
+refused by its code. Ends with status 1 when an image that pydicom decodes was refused, or its
+pixels differ.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from pydicom.uid import UID
 
 from delineate.studies import pixels
 from delineate.studies.archive import Refused
+from delineate.studies.kinds import Fate
+from delineate.studies.reference_pixels import kept_pixels
 
 # Refusals that say that a file is no image to delineate, not that it cannot be read.
 OTHER_THINGS = {"unsupported_kind", "no_pixels", "directory", "not_dicom"}
@@ -40,12 +43,17 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.disable()
     equal: Counter[str] = Counter()
+    beside: Counter[str] = Counter()
     refused: Counter[tuple[str, str]] = Counter()
     wrong: list[str] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             dataset = pixels.parse(path.read_bytes())
-            pixels.check_kind(dataset)
+            kind = pixels.check_kind(dataset)
+            if kind.fate is Fate.REFERENCE:
+                kept_pixels(dataset, kind)
+                beside[kind.name] += 1
+                continue
             frames = list(pixels.frames(dataset))
         except Refused as reason:
             refused[reason.code, reason.message] += 1
@@ -57,7 +65,9 @@ def main() -> int:
             wrong.append(f"{path}: other pixels than pydicom's")
         equal[UID(dataset.file_meta.TransferSyntaxUID).name] += 1
     print(table(("transfer syntax", "files with equal pixels"), equal.most_common()))
-    print(table(("all", ""), [("in", equal.total()), ("refused", refused.total())]))
+    print(table(("kept as a reference", "files"), beside.most_common()))
+    totals = [("in", equal.total()), ("beside", beside.total()), ("refused", refused.total())]
+    print(table(("all", ""), totals))
     rows = [(f"`{code}`", message, count) for (code, message), count in refused.most_common()]
     print(table(("refused", "because", "files"), rows))
     print("\n".join(wrong), file=sys.stderr)

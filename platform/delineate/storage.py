@@ -75,6 +75,13 @@ def open_for_reading(key: str) -> BinaryIO:
         raise NotFound("A stored object is missing.", code="object_missing", key=key) from error
 
 
+def chunks_of(key: str) -> Iterator[bytes]:
+    """What lies under ``key``, piece by piece; NotFound where there is nothing."""
+    with open_for_reading(key) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
 def exists(key: str) -> bool:
     """Whether something lies under ``key``."""
     filesystem, path = _locate(key)

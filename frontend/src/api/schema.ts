@@ -1746,6 +1746,16 @@ export interface components {
             sentence: string;
         };
         /**
+         * ReferencesOut
+         * @description How many objects of a modality are kept beside a study's images.
+         */
+        ReferencesOut: {
+            /** Count */
+            count: number;
+            /** Modality */
+            modality: string;
+        };
+        /**
          * ReleaseIn
          * @description The series that somebody has looked at.
          */
@@ -1982,6 +1992,8 @@ export interface components {
             id: string;
             /** Number */
             number: number;
+            /** References */
+            references: components["schemas"]["ReferencesOut"][];
             /** Series */
             series: components["schemas"]["SeriesOut"][];
             /** Subject */

@@ -11,6 +11,7 @@ import { useAct } from "../app/useAct";
 import { Confirm } from "./Confirm";
 import { Empty } from "./Empty";
 import type { Project } from "./ProjectPage";
+import { References } from "./References";
 import { TaskState } from "./taskStates";
 import { Uploads } from "./Uploads";
 import { seriesInWords, slicesInWords } from "./words";
@@ -65,8 +66,18 @@ export function StudiesTab({ project }: { project: Project }) {
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>
-            {studies.data.flatMap((study) =>
-              study.series.map((series, position) => (
+            {studies.data.flatMap((study) => [
+              ...(study.series.length > 0 ? [] : [
+                <Table.Tr key={study.id} data-testid="study-without-series">
+                  <Table.Td>{study.number}</Table.Td>
+                  <Table.Td><Text ff="monospace" size="sm">{study.subject}</Text></Table.Td>
+                  <Table.Td colSpan={4}><References references={study.references} /></Table.Td>
+                  <Table.Td>
+                    <Group justify="flex-end">{mayDelete && <DeleteButton study={study} onDelete={setDeleting} />}</Group>
+                  </Table.Td>
+                </Table.Tr>,
+              ]),
+              ...study.series.map((series, position) => (
                 <Table.Tr key={series.id} data-testid="series-row">
                   <Table.Td>{position === 0 && study.number}</Table.Td>
                   <Table.Td>{position === 0 && <Text ff="monospace" size="sm">{study.subject}</Text>}</Table.Td>
@@ -75,6 +86,7 @@ export function StudiesTab({ project }: { project: Project }) {
                       {seriesInWords(series, study.series)}
                       <Oddities oddities={series.oddities} />
                     </Group>
+                    {position === 0 && <References references={study.references} />}
                   </Table.Td>
                   <Table.Td>{series.columns} × {series.rows}, {slicesInWords(series.slices)}</Table.Td>
                   <Table.Td>
@@ -87,21 +99,12 @@ export function StudiesTab({ project }: { project: Project }) {
                       {series.quarantine === "held" && mayRelease && (
                         <Button component={Link} to={quarantinePage} size="compact-sm" variant="subtle">Look at it</Button>
                       )}
-                      {mayDelete && position === 0 && (
-                        <Tooltip label={`Delete study ${study.number}`}>
-                          <ActionIcon
-                            variant="subtle" color="red" aria-label={`Delete study ${study.number}`}
-                            onClick={() => setDeleting(study)}
-                          >
-                            <IconTrash size={16} />
-                          </ActionIcon>
-                        </Tooltip>
-                      )}
+                      {mayDelete && position === 0 && <DeleteButton study={study} onDelete={setDeleting} />}
                     </Group>
                   </Table.Td>
                 </Table.Tr>
               )),
-            )}
+            ])}
           </Table.Tbody>
         </Table>
       )}
@@ -115,6 +118,16 @@ export function StudiesTab({ project }: { project: Project }) {
         Its images, drafts and all accepted masks go with it. This cannot be undone.
       </Confirm>
     </Stack>
+  );
+}
+
+function DeleteButton({ study, onDelete }: { study: Schemas["StudyOut"]; onDelete: (study: Schemas["StudyOut"]) => void }) {
+  return (
+    <Tooltip label={`Delete study ${study.number}`}>
+      <ActionIcon variant="subtle" color="red" aria-label={`Delete study ${study.number}`} onClick={() => onDelete(study)}>
+        <IconTrash size={16} />
+      </ActionIcon>
+    </Tooltip>
   );
 }
 

@@ -95,7 +95,7 @@ describe("the quarantine", () => {
 describe("a study with a held series", () => {
   const study = (quarantine: Schemas["Quarantine"]): Schemas["StudyOut"] => ({
     id: HELD.study_id, number: 3, subject: HELD.subject, created_at: HELD.arrived_at,
-    series: [{ ...HELD, quarantine, prepared: 0, is_color: false, oddities: [] }],
+    series: [{ ...HELD, quarantine, prepared: 0, is_color: false, oddities: [] }], references: [],
   });
   const studies = (state: Schemas["Quarantine"], actions = PROJECT.actions) =>
     rendered(<StudiesTab project={{ ...PROJECT, actions }} />, (known) =>

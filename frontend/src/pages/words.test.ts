@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { seriesInWords } from "./words";
+import { referencesInWords, seriesInWords } from "./words";
 
 const series = (changes: Partial<Parameters<typeof seriesInWords>[0]> = {}) => ({
   modality: "MR", number: 4, volume: 1, series_uid: "2.25.1", ...changes,
@@ -17,5 +17,15 @@ describe("a series in words", () => {
   it("says which volume it is where its DICOM series holds several", () => {
     const second = series({ volume: 2 });
     expect(seriesInWords(second, [series(), second])).toBe("MR · series 4 · volume 2 of 2");
+  });
+});
+
+describe("references in words", () => {
+  it("are counted, and named by their modalities", () => {
+    expect(referencesInWords([{ modality: "RTDOSE", count: 1 }, { modality: "SEG", count: 2 }])).toBe("3 references: RTDOSE, SEG");
+  });
+
+  it("may be one", () => {
+    expect(referencesInWords([{ modality: "SEG", count: 1 }])).toBe("1 reference: SEG");
   });
 });

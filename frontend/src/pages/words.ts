@@ -25,3 +25,9 @@ export function seriesInWords(series: Numbered, ofStudy: readonly Numbered[]): s
     ...(volumes > 1 ? [`volume ${series.volume} of ${volumes}`] : []),
   ].join(" · ");
 }
+
+/** What is kept beside a study's images: how many, and of which modalities. */
+export function referencesInWords(references: readonly { readonly modality: string; readonly count: number }[]): string {
+  const total = references.reduce((sum, { count }) => sum + count, 0);
+  return `${counted(total, "reference")}: ${references.map(({ modality }) => modality).join(", ")}`;
+}

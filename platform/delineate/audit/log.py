@@ -226,9 +226,16 @@ def upload_discarded(
 
 
 def study_ingested(
-    project_id: UUID, study_id: UUID, upload_id: UUID, *, series: int, slices: int
+    project_id: UUID,
+    study_id: UUID,
+    upload_id: UUID,
+    *,
+    series: int,
+    slices: int,
+    references: int = 0,
 ) -> None:
     """A study was stored whole."""
+    kept = {"references": references} if references else {}
     _record(
         project_id,
         "study_ingested",
@@ -237,6 +244,7 @@ def study_ingested(
         upload=str(upload_id),
         series=series,
         slices=slices,
+        **kept,
     )
 
 

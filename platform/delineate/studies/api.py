@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from uuid import UUID
 
@@ -113,6 +114,13 @@ class SeriesOut(Schema):
         return int(getattr(series, "slice_count"))  # noqa: B009 (annotated by the selector)
 
 
+class ReferencesOut(Schema):
+    """How many objects of a modality are kept beside a study's images."""
+
+    modality: str
+    count: int
+
+
 class StudyOut(Schema):
     """A study of a pseudonymous subject."""
 
@@ -121,6 +129,7 @@ class StudyOut(Schema):
     subject: str
     created_at: datetime
     series: list[SeriesOut]
+    references: list[ReferencesOut]
 
     @staticmethod
     def resolve_subject(study: Study) -> str:
@@ -131,6 +140,12 @@ class StudyOut(Schema):
     def resolve_series(study: Study) -> list[Series]:
         """The study's series."""
         return list(study.series.all())
+
+    @staticmethod
+    def resolve_references(study: Study) -> list[ReferencesOut]:
+        """What is kept beside them, by modality."""
+        counts = Counter(reference.modality for reference in study.references.all())
+        return [ReferencesOut(modality=each, count=counts[each]) for each in sorted(counts)]
 
 
 class MergeIn(Schema):

@@ -21,14 +21,16 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.sequence import Sequence
+from pydicom.sr._concepts_dict import concepts
+from pydicom.sr._snomed_dict import mapping as snomed_of
 from pydicom.uid import UID
 from pydicom.valuerep import DSfloat, PersonName
 
@@ -36,16 +38,22 @@ from delineate.projects.privacy import Dates, Identities, Policy
 from delineate.studies.archive import Refused
 from delineate.studies.kept_attributes import (
     ALWAYS_KEPT,
+    CODES,
     IDENTIFYING,
     KEPT_BY_OPTION,
+    KEPT_OF_REFERENCES,
     MEANINGS,
     NAMES,
+    REFERENCE_CODES,
+    REFERENCE_UIDS,
+    REFERENCE_WORDS,
     REPLACED_UIDS,
     SAFE_PRIVATE,
     SCREENS,
     WORDS,
     Option,
 )
+from delineate.studies.kinds import TAKEN
 
 # What is erased: a pseudonym, a study's UID (ours), the id that its objects lie under.
 Tombstoned = Literal["subject", "study", "objects"]
@@ -62,6 +70,7 @@ _WHOLE: Final = {
     "IS": (-(2**31), 2**31 - 1),
     "US": (0, 2**16 - 1),
     "UL": (0, 2**32 - 1),
+    "SL": (-(2**31), 2**31 - 1),
 }
 # Exactly so (PS3.5 6.2): what only begins like a date is none.
 _DATE: Final = re.compile(r"(\d{4})(\d{2})(\d{2})", re.ASCII)
@@ -76,6 +85,8 @@ _PLACEHOLDERS: Final = frozenset(
     {"anon", "anonymous", "anonymized", "anonymised", "deidentified", "unknown", "none", "noname"}
 )
 
+_CONTOUR: Final = tag_for_keyword("ContourData")
+
 _Value = str | int | float
 
 
@@ -86,19 +97,26 @@ class _Patient:
     key: bytes
     policy: Policy
     shift_days: int
+    is_reference: bool  # more is kept of them (kinds.py)
 
     @property
     def is_known(self) -> bool:
         return self.policy.identities is Identities.KEPT
 
 
-def clean(dataset: Dataset, *, key: bytes, patient: str, policy: Policy) -> Dataset:
+def clean(
+    dataset: Dataset, *, key: bytes, patient: str, policy: Policy, is_reference: bool = False
+) -> Dataset:
     """The kept part of a header, saying what was done to it; the input is unchanged.
 
     ``patient`` is any text that is equal for all of a patient's files: their dates move together.
     """
     shift = 0 if policy.identities is Identities.KEPT else date_shift_days(patient, key=key)
-    kept = _kept_elements(dataset, _Patient(key=key, policy=policy, shift_days=shift))
+    kept = _kept_elements(
+        dataset, _Patient(key=key, policy=policy, shift_days=shift, is_reference=is_reference)
+    )
+    if is_reference:
+        _label_anew(kept)
     _say_what_was_done(kept, policy)
     return kept
 
@@ -232,9 +250,23 @@ def _coded(option: Option) -> Dataset:
     return item
 
 
+def _label_anew(kept: Dataset) -> None:
+    """Labels that a segmentation or structure set must have, by number: theirs were free text."""
+    if "SegmentSequence" in kept:
+        kept.ContentLabel = "SEGMENTATION"
+    for segment in kept.get("SegmentSequence", ()):
+        segment.SegmentLabel = f"Segment {segment.get('SegmentNumber', '')}".strip()
+    if "StructureSetROISequence" in kept:
+        kept.StructureSetLabel = "STRUCTURES"
+    for roi in kept.get("StructureSetROISequence", ()):
+        roi.ROIName = f"ROI {roi.get('ROINumber', '')}".strip()
+
+
 @cache
-def _kept_tags(policy: Policy) -> frozenset[int]:
+def _kept_tags(policy: Policy, *, is_reference: bool) -> frozenset[int]:
     keywords = set(ALWAYS_KEPT)
+    if is_reference:
+        keywords |= KEPT_OF_REFERENCES
     if policy.identities is Identities.KEPT:
         keywords |= IDENTIFYING
     if policy.identities is Identities.KEPT or policy.dates is Dates.SHIFTED:
@@ -248,9 +280,14 @@ def _kept_tags(policy: Policy) -> frozenset[int]:
 
 
 def _kept_elements(dataset: Dataset, patient: _Patient) -> Dataset:
-    kept, tags = Dataset(), _kept_tags(patient.policy)
+    kept = Dataset()
+    tags = _kept_tags(patient.policy, is_reference=patient.is_reference)
     for tag in dataset.keys():  # noqa: SIM118 (iterating would parse values that are not kept)
         if tag not in tags:
+            continue
+        if tag == _CONTOUR:
+            if numbers := _decimals(dataset.get_item(tag)):
+                kept.add(DataElement(tag, "DS", numbers, already_converted=True))
             continue
         try:
             element = dataset[tag]
@@ -260,8 +297,11 @@ def _kept_elements(dataset: Dataset, patient: _Patient) -> Dataset:
         if vr == "SQ":
             if element.VR == "SQ":
                 kept.add(DataElement(tag, vr, _kept_items(element, patient)))
-        elif " " in vr:
-            continue  # "US or SS": of tables only, which are read as such
+        elif " " in vr:  # "US or SS": of tables, which are read as such, and of single numbers
+            is_little = dataset.original_encoding[1] is not False
+            whole = _words_of(element.value, is_little=is_little) if patient.is_reference else []
+            if len(whole) == 1:
+                kept.add_new(tag, "SS" if whole[0] < 0 else "US", whole[0])
         elif values := _kept_values(element, vr=vr, patient=patient):
             kept.add(DataElement(tag, vr, values if len(values) > 1 else values[0]))
     if patient.policy.safe_private:
@@ -269,10 +309,24 @@ def _kept_elements(dataset: Dataset, patient: _Patient) -> Dataset:
     return kept
 
 
+def _decimals(element: DataElement | RawDataElement) -> list[float]:
+    """All of a contour's numbers, or none: a million of them as objects of their own takes long."""
+    value = element.value
+    items = value.split(b"\\") if isinstance(value, bytes) else _many(value)
+    try:
+        numbers = [float(item) for item in items]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
+
+
 def _kept_items(element: DataElement, patient: _Patient) -> Sequence:
     if element.keyword == "VOILUTSequence":
         tables = [_table(item) for item in element.value]
         return Sequence([table for table in tables if table is not None])
+    if element.keyword in REFERENCE_CODES:
+        codes = [_code(item) for item in element.value]
+        return Sequence([code for code in codes if code is not None])
     return Sequence([_kept_elements(item, patient) for item in element.value])
 
 
@@ -283,7 +337,7 @@ def _kept_values(element: DataElement, *, vr: str, patient: _Patient) -> list[_V
         [value] if isinstance(value, str | bytes | PersonName) else list(_many(value))
     )
     if dictionary_VM(element.tag) == "1" and len(items) > 1:
-        if keyword not in REPLACED_UIDS:
+        if keyword not in REPLACED_UIDS | REFERENCE_UIDS:
             return []
         items = [str(value)]  # it has backslashes, and names the file nevertheless
     if keyword == "ImageType":
@@ -301,8 +355,10 @@ def _kept_value(item: object, keyword: str, *, vr: str, patient: _Patient) -> _V
     text = str(item).strip()
     if not text:
         return None
-    if keyword in REPLACED_UIDS:
+    if keyword in REPLACED_UIDS or keyword in REFERENCE_UIDS:
         return kept_uid(str(item), key=patient.key, policy=patient.policy)
+    if patient.is_reference and keyword in REFERENCE_WORDS:
+        return text if text in REFERENCE_WORDS[keyword] else None
     if keyword in WORDS:
         return text if text in WORDS[keyword] else None
     if keyword in NAMES:
@@ -322,7 +378,10 @@ def _kept_value(item: object, keyword: str, *, vr: str, patient: _Patient) -> _V
             return text if patient.is_known and _AGE.fullmatch(text) else _age(text)
         case "UI":
             uid = UID(str(item), IGNORE)
-            return uid if uid.name != uid else None  # unknown ones may be anything
+            # Unknown ones may be anything.
+            return uid if uid.name != uid or uid in TAKEN else None
+        case "AT":
+            return int(item) if isinstance(item, int) and keyword_for_tag(item) else None
     return _number(item, vr=vr)
 
 
@@ -369,6 +428,32 @@ def _table(item: Dataset) -> Dataset | None:
     table.add_new("LUTDescriptor", "SS" if descriptor[1] < 0 else "US", descriptor)
     table.add_new("LUTData", "US", data)
     return table
+
+
+def _code(item: Dataset) -> Dataset | None:
+    """A code of a known scheme, in the scheme's own words."""
+    scheme, value = _text(item, "CodingSchemeDesignator"), _text(item, "CodeValue")
+    meaning = _meaning_of(scheme, value)
+    pattern = CODES.get(scheme)
+    if pattern is None or not (meaning or (re.fullmatch(pattern, value, re.ASCII) and value)):
+        return None
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = value, scheme
+    code.CodeMeaning = meaning or value
+    return code
+
+
+def _meaning_of(scheme: str, value: str) -> str:
+    """What PS3.16 calls a code; nothing where it does not know it."""
+    if scheme == "SRT":
+        scheme, value = "SCT", snomed_of["SRT"].get(value, "")
+    return _meanings(scheme).get(value, "")
+
+
+@cache
+def _meanings(scheme: str) -> dict[str, str]:
+    names = cast("dict[str, dict[str, tuple[str, list[int]]]]", concepts.get(scheme, {}))
+    return {code: meaning for codes in names.values() for code, (meaning, _) in codes.items()}
 
 
 def _words_of(value: object, *, is_little: bool) -> list[int]:

@@ -46,8 +46,8 @@ from delineate.studies.association import (
     Request,
     Status,
 )
+from delineate.studies.kinds import TAKEN
 from delineate.studies.models import Upload, WayIn
-from delineate.studies.pixels import IMAGES
 from delineate.studies.selectors import destination_named
 
 logger = logging.getLogger(__name__)
@@ -274,7 +274,7 @@ class _Delivery:
 
     def _outcome(self, message: Message) -> tuple[Status, str]:
         sop_class = message.context.sop_class
-        if message.sop_class != sop_class or sop_class not in IMAGES:
+        if message.sop_class != sop_class or sop_class not in TAKEN:
             return Status.SOP_CLASS_NOT_SUPPORTED, "Not the SOP class that was agreed upon."
         if message.dataset is None or not _IS_UID.fullmatch(message.sop_instance):
             return Status.CANNOT_UNDERSTAND, "There is no image, or it has no valid UID."
@@ -328,7 +328,7 @@ def _open(destination: Destination) -> tuple[Project, User]:
 def _taken() -> dict[UID, frozenset[UID]]:
     """Transfer syntaxes by SOP class: all that can be decoded, so that no sender need do it."""
     readable = frozenset(filter(_is_readable, AllTransferSyntaxes))
-    return dict.fromkeys([_VERIFICATION, *map(UID, IMAGES)], readable)
+    return dict.fromkeys([_VERIFICATION, *map(UID, TAKEN)], readable)
 
 
 def _is_readable(syntax: UID) -> bool:

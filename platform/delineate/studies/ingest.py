@@ -27,7 +27,7 @@ from delineate.audit import log as audit
 from delineate.projects import escrow
 from delineate.projects.models import Project
 from delineate.registry.selectors import active_digest
-from delineate.studies import encoding, selectors
+from delineate.studies import encoding, references, selectors
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
 from delineate.studies.keeping import Keeping
@@ -45,6 +45,7 @@ from delineate.studies.originals import together
 from delineate.studies.parts import open_blob
 from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
 from delineate.studies.reading import Whose
+from delineate.studies.references import StoredReference
 from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
 
@@ -56,6 +57,7 @@ SAMPLED_PIXELS: Final = 4096
 HELD_SENTENCE: Final = (
     "It may show a name in its pixels: it is in quarantine until a project lead has looked at it."
 )
+_UID_CONFLICT: Final = "Another image with the same SOP Instance UID is there already."
 # Each time somebody else has committed or deleted the same study: more is not by chance.
 MAX_STARTS_OF_A_STUDY: Final = 5
 
@@ -85,6 +87,9 @@ class _Gathered:
     id: uuid.UUID
     row: Study | None
     series: dict[str, _Series] = field(default_factory=dict)
+    # By our UIDs.
+    references: dict[tuple[str, str], StoredReference] = field(default_factory=dict)
+    reference_entries: list[Entry] = field(default_factory=list)
     named: set[str] = field(default_factory=set)  # the pseudonyms that files name
     unnamed: str = ""  # who the first of the others is of
 
@@ -92,7 +97,7 @@ class _Gathered:
     def entries(self) -> list[Entry]:
         """Every file, in the order they are in the upload."""
         entries = [entry for series in self.series.values() for entry in series.entries]
-        return sorted(entries, key=lambda entry: entry.number)
+        return sorted([*entries, *self.reference_entries], key=lambda entry: entry.number)
 
     @property
     def subject(self) -> str:
@@ -103,6 +108,9 @@ class _Gathered:
         """Remove the pixels of what does not go in."""
         for series in self.series.values():
             series.take_back(keeping)
+        for reference in self.references.values():
+            reference.take_back()
+        self.references = {}
 
 
 def ingest(upload_id: uuid.UUID) -> None:
@@ -213,6 +221,9 @@ class _Run:
             study.named.add(described.subject)
         else:
             study.unnamed = study.unnamed or described.subject
+        if described.is_reference:
+            self._take_reference(entry, reading, study)
+            return
         series = study.series.get(described.series_uid)
         if series is None:
             is_there = study.row is not None and (
@@ -272,6 +283,33 @@ class _Run:
         self._keeping.put(key, pack_array(frame.pixels))
         return _stored_frame(key, slice_id, frame)
 
+    def _take_reference(self, entry: Entry, reading: Reading, study: _Gathered) -> None:
+        described = reading.described
+        study.reference_entries.append(entry)
+        self._read.add(entry.number)
+        try:
+            read = reading.reference()
+        except Refused as refused:
+            self._settle(entry, "refused", refused.code, refused.message)
+            return
+        id = references.id_of(self._upload.id, described)
+        named = (described.series_uid, described.sop_uid)
+        twin = study.references.get(named)
+        there = None if study.row is None else references.there_is(study.id, described)
+        known = twin or there
+        if known is None:
+            study.references[named] = references.store(
+                entry, described, read, id=id, study_id=study.id
+            )
+        elif references.digest_of(read) != known.digest:
+            self._settle(entry, "refused", "uid_conflict", _UID_CONFLICT)
+        elif known is there and there.id == id and id not in self._committed_before:
+            # By an attempt at this very upload that was cut off later on.
+            self._committed_before.add(id)
+            self._settle_reference(entry, there.sop_class_uid, is_held=there.is_held)
+        else:
+            self._settle(entry, "duplicate", "duplicate", "The same object is there already.")
+
     def _slices_of(self, reading: Reading, study: _Gathered) -> list[Slice]:
         return list(
             Slice.objects.filter(
@@ -297,12 +335,7 @@ class _Run:
     ) -> None:
         known = twin.digests if twin else [slice_.digest_as_sent for slice_ in there]
         if digests != known:
-            self._settle(
-                entry,
-                "refused",
-                "uid_conflict",
-                "Another image with the same SOP Instance UID is there already.",
-            )
+            self._settle(entry, "refused", "uid_conflict", _UID_CONFLICT)
             return
         first_id = self._slice_id(reading, frame=1)
         if twin is None and first_id == there[0].id and first_id not in self._committed_before:
@@ -369,51 +402,61 @@ class _Run:
                 self._refuse_all(
                     study, "study_mixed_patients", "The study is there for another patient."
                 )
-            if self._is_erased(study) and any(s.instances for s in study.series.values()):
-                return False
             joining = {uid: series for uid, series in study.series.items() if series.instances}
-            if not joining:
-                return True
-            if found is not None and _have_come_meanwhile(found, joining):
+            kept = list(study.references.values())
+            if self._is_erased(study) and (joining or kept):
                 return False
-            self._join(found or self._new_study(study), joining)
+            if not joining and not kept:
+                return True
+            if found is not None and (
+                _have_come_meanwhile(found, joining) or references.have_come_meanwhile(found, kept)
+            ):
+                return False
+            row = found or self._new_study(study)
+            references.keep(row, kept)
+            self._join(row, joining, kept)
         for series in joining.values():
             held = _held(study.id, list(series.instances))
             for uid, instance in series.instances.items():
                 self._settle_stored(instance.entry, is_held=uid in held)
+        for reference in kept:
+            head = reference.head
+            self._settle_reference(reference.entry, head.sop_class_uid, is_held=head.is_held)
         return True
 
-    def _join(self, study: Study, joining: dict[str, _Series]) -> None:
+    def _join(self, study: Study, joining: dict[str, _Series], kept: list[StoredReference]) -> None:
         slices: list[Slice] = []
         for uid, series in joining.items():
             try:
                 slices += join_series(study, uid, list(series.instances.values()))
             except Refused as refused:
                 self._refuse(series, refused.code, refused.message)
-        if not slices:
+        if not slices and not kept:
             return
-        self._seal(study, joining)
+        self._seal(study, joining, kept)
         audit.study_ingested(
             self._project.id,
             study.id,
             self._upload.id,
             series=sum(bool(series.instances) for series in joining.values()),
             slices=len(slices),
+            references=len(kept),
         )
         live.tell(self._project.id, "studies", id=study.id)
         model_digest = active_digest(self._project)
-        if model_digest is not None:
+        if model_digest is not None and slices:
             encoding.request(
                 [slice_.id for slice_ in slices],
                 model_digest=model_digest,
                 priority=broker.PRIORITY_LATER,
             )
 
-    def _seal(self, study: Study, joined: dict[str, _Series]) -> None:
+    def _seal(self, study: Study, joined: dict[str, _Series], kept: list[StoredReference]) -> None:
         """Where the project has escrow: nothing readable of who the patient is remains."""
         key = self._project.escrow_public_key
         ends = [one.end for series in joined.values() for one in series.instances.values()]
-        originals = [end.original for end in ends if end.original is not None]
+        said = [end.original for end in ends] + [each.head.original for each in kept]
+        originals = [original for original in said if original is not None]
         if key is not None and originals:
             content = together(originals).model_dump_json().encode()
             sealed = escrow.seal(content, public_key=bytes(key))
@@ -447,11 +490,18 @@ class _Run:
     def _refuse_all(self, study: _Gathered, code: str, message: str) -> None:
         for series in study.series.values():
             self._refuse(series, code, message)
+        for entry in study.reference_entries:
+            self._settle(entry, "refused", code, message)
+        study.take_back(self._keeping)
 
     def _refuse(self, series: _Series, code: str, message: str) -> None:
         for entry in series.entries:
             self._settle(entry, "refused", code, message)
         series.take_back(self._keeping)
+
+    def _settle_reference(self, entry: Entry, sop_class_uid: str, *, is_held: bool) -> None:
+        sentence = references.sentence_of(sop_class_uid, is_held=is_held)
+        self._settle(entry, "stored", "kept_as_reference", sentence)
 
     def _settle_stored(self, entry: Entry, *, is_held: bool) -> None:
         note = ("in_quarantine", HELD_SENTENCE) if is_held else ("", "")

@@ -215,6 +215,131 @@ KEPT_BY_OPTION: Final[Mapping[Option, frozenset[str]]] = MappingProxyType(
     }
 )
 
+# Of references alone (kinds.py), beside what is always kept: what segments, doses, contours and
+# maps mean, where they lie, and which images they are of. No label, no description: names stand
+# there.
+REFERENCE_UIDS: Final = frozenset({"ReferencedSOPInstanceUID", "ReferencedFrameOfReferenceUID"})
+REFERENCE_WORDS: Final = {
+    keyword: frozenset(words.split())
+    for keyword, words in {
+        "Modality": "CT MR NM OT PT RTDOSE RTSTRUCT SEG SM",
+        "DimensionOrganizationType": "3D 3D_TEMPORAL TILED_FULL TILED_SPARSE",
+        "VolumetricProperties": "VOLUME SAMPLED DISTORTED MIXED",
+        "SegmentationType": "BINARY FRACTIONAL LABELMAP",
+        "SegmentationFractionalType": "PROBABILITY OCCUPANCY",
+        "SegmentsOverlap": "YES NO UNDEFINED",
+        "SegmentAlgorithmType": "AUTOMATIC SEMIAUTOMATIC MANUAL",
+        "DoseUnits": "GY RELATIVE",
+        "DoseType": "PHYSICAL EFFECTIVE ERROR",
+        "DoseSummationType": (
+            "PLAN MULTI_PLAN PLAN_OVERVIEW FRACTION BEAM BRACHY FRACTION_SESSION BEAM_SESSION "
+            "BRACHY_SESSION CONTROL_POINT RECORD"
+        ),
+        "TissueHeterogeneityCorrection": "IMAGE ROI_OVERRIDE WATER",
+        "ROIGenerationAlgorithm": "AUTOMATIC SEMIAUTOMATIC MANUAL",
+        "ContourGeometricType": ("POINT OPEN_PLANAR OPEN_NONPLANAR CLOSED_PLANAR CLOSEDPLANAR_XOR"),
+        "RTROIInterpretedType": (
+            "EXTERNAL PTV CTV GTV TREATED_VOLUME IRRAD_VOLUME OAR BOLUS AVOIDANCE ORGAN MARKER "
+            "REGISTRATION ISOCENTER CONTRAST_AGENT CAVITY BRACHY_CHANNEL BRACHY_ACCESSORY "
+            "BRACHY_SRC_APP BRACHY_CHNL_SHLD SUPPORT FIXATION DOSE_REGION CONTROL DOSE_MEASUREMENT"
+        ),
+        "SpecimenLabelInImage": "NO",
+    }.items()
+}
+# Sequences of codes: of known schemes, and by their pattern; their words are the scheme's own.
+REFERENCE_CODES: Final = frozenset(
+    {
+        "SegmentedPropertyCategoryCodeSequence",
+        "SegmentedPropertyTypeCodeSequence",
+        "SegmentedPropertyTypeModifierCodeSequence",
+        "AnatomicRegionSequence",
+        "AnatomicRegionModifierSequence",
+        "MeasurementUnitsCodeSequence",
+    }
+)
+CODES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "SCT": r"[1-9]\d{5,17}",
+        "SRT": r"[A-Z]-[0-9A-F]{4,6}",
+        "DCM": r"\d{6}",
+        "FMA": r"[1-9]\d{0,6}",
+        "UCUM": "",  # only those that PS3.16 has
+    }
+)
+KEPT_OF_REFERENCES: Final = (
+    REFERENCE_UIDS
+    | (REFERENCE_WORDS.keys() - WORDS.keys())
+    | REFERENCE_CODES
+    | {
+        # Which images it is of.
+        "ReferencedSeriesSequence",
+        "ReferencedInstanceSequence",
+        "ReferencedImageSequence",
+        "ReferencedSOPClassUID",
+        "ReferencedFrameNumber",
+        "DerivationImageSequence",
+        "SourceImageSequence",
+        "ReferencedFrameOfReferenceSequence",
+        "RTReferencedStudySequence",
+        "RTReferencedSeriesSequence",
+        # By what its frames are told apart.
+        "DimensionOrganizationSequence",
+        "DimensionIndexSequence",
+        "DimensionIndexPointer",
+        "FunctionalGroupPointer",
+        "FrameIncrementPointer",
+        # Segments.
+        "SegmentSequence",
+        "SegmentNumber",
+        "SegmentIdentificationSequence",
+        "ReferencedSegmentNumber",
+        "MaximumFractionalValue",
+        "RecommendedDisplayCIELabValue",
+        "RecommendedDisplayGrayscaleValue",
+        "PixelPaddingValue",
+        # Doses.
+        "DoseGridScaling",
+        "GridFrameOffsetVector",
+        # Contours.
+        "StructureSetROISequence",
+        "ROINumber",
+        "ROIContourSequence",
+        "ReferencedROINumber",
+        "ROIDisplayColor",
+        "ContourSequence",
+        "ContourImageSequence",
+        "ContourNumber",
+        "NumberOfContourPoints",
+        "ContourData",
+        "RTROIObservationsSequence",
+        "ObservationNumber",
+        # Maps: what their numbers mean.
+        "RealWorldValueMappingSequence",
+        "RealWorldValueFirstValueMapped",
+        "RealWorldValueLastValueMapped",
+        "DoubleFloatRealWorldValueFirstValueMapped",
+        "DoubleFloatRealWorldValueLastValueMapped",
+        "RealWorldValueSlope",
+        "RealWorldValueIntercept",
+        # Whole slides: where a tile lies.
+        "TotalPixelMatrixColumns",
+        "TotalPixelMatrixRows",
+        "TotalPixelMatrixFocalPlanes",
+        "TotalPixelMatrixOriginSequence",
+        "NumberOfOpticalPaths",
+        "ImagedVolumeWidth",
+        "ImagedVolumeHeight",
+        "ImagedVolumeDepth",
+        "ImageOrientationSlide",
+        "XOffsetInSlideCoordinateSystem",
+        "YOffsetInSlideCoordinateSystem",
+        "ZOffsetInSlideCoordinateSystem",
+        "PlanePositionSlideSequence",
+        "ColumnPositionInTotalImagePixelMatrix",
+        "RowPositionInTotalImagePixelMatrix",
+    }
+)
+
 # Kept where a project keeps identities.
 IDENTIFYING: Final = frozenset(
     {"PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate"}

@@ -360,6 +360,46 @@ class Slice(models.Model):
         return position
 
 
+class Reference(models.Model):
+    """A DICOM object that is kept beside a study's images and never delineated (kinds.py).
+
+    Its header after de-identification, as DICOM JSON, and the bytes of its pixels as they were in
+    the file, if it has any.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="references")
+    series_uid = models.CharField(max_length=64)  # ours
+    series_number = models.IntegerField(default=0)
+    sop_instance_uid = models.CharField(max_length=64)  # ours
+    sop_class_uid = models.CharField(max_length=64)
+    modality = models.CharField(max_length=16)
+    header = models.JSONField()
+    pixels = models.CharField(max_length=20, blank=True)  # the attribute that they are the value of
+    pixels_key = models.CharField(max_length=200, blank=True)
+    transfer_syntax = models.CharField(max_length=64)  # of the pixels
+    digest = models.CharField(max_length=64)  # of what it says, by which it is known again
+    # Its pixels may show a name and nobody can be asked to look: for those who may release alone.
+    is_held = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["study", "series_number", "series_uid", "sop_instance_uid"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["study", "series_uid", "sop_instance_uid"],
+                name="studies_reference_uid_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(pixels="", pixels_key="")
+                | (~models.Q(pixels="") & ~models.Q(pixels_key="")),
+                name="studies_reference_pixels_lie_somewhere",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"reference {self.sop_instance_uid}"
+
+
 class Encoding(Job):
     """A slice's embedding by a model: made, owed, or refused."""
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 import pydicom
 from pydicom import Dataset
-from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
@@ -32,7 +31,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from delineate.studies import kinds
 from delineate.studies.archive import Refused, bomb, most_unpacked
+from delineate.studies.kinds import Fate, Kind
 from mlworker.contract.artifacts import Array
 
 MAX_SIDE: Final = 16_384
@@ -46,23 +47,6 @@ MAX_PIXEL_BYTES: Final = 8 * 1024**3
 MAX_PIXEL_RATIO: Final = 1000
 PIXEL_RATIO_FROM_BYTES: Final = 256 * 1024**2
 
-# Storage SOP classes whose frames are images to delineate (PS3.4 B.5).
-IMAGES: Final = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{suffix}"
-    for suffix in (
-        *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"),  # CR, DX, mammography, intra-oral
-        *("2", "2.1", "2.2"),  # CT
-        *("3", "3.1", "6", "6.1"),  # ultrasound, the retired ones too
-        *("4", "4.1", "4.3", "4.4"),  # MR
-        *("7", "7.2", "7.3", "7.4"),  # secondary capture
-        *("12.1", "12.1.1", "12.2", "12.2.1"),  # angiography, fluoroscopy
-        *("13.1.1", "13.1.2", "13.1.3"),  # X-ray 3D
-        *("5", "20", "128", "130", "128.1"),  # nuclear medicine, the retired one too, and PET
-        *("77.1.1", "77.1.2", "77.1.4"),  # endoscopy, microscopy, photography
-        *("77.1.5.1", "77.1.5.2", "77.1.5.4"),  # ophthalmology
-        "481.1",  # RT image
-    )
-)
 # Old scanners and converters write images without saying of which kind they are.
 _UNSAID: Final = SecondaryCaptureImageStorage
 # Of frames that are colour or not, and of whole bytes or not.
@@ -74,6 +58,9 @@ _MULTI_FRAME_CAPTURES: Final = {
 # The least header that makes a file without a preamble an image (PS3.10 7.1 is not kept by all).
 _BARE_GROUPS: Final = (0x0002, 0x0008)
 _IDENTIFIERS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+# Of a whole slide's images (PS3.3 C.8.12.4.1.1).
+_OF_TISSUE: Final = frozenset({"VOLUME", "THUMBNAIL"})
+_OF_LABELS: Final = frozenset({"LABEL", "OVERVIEW"})
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 # PS3.10 7.1: 128 bytes, "DICM", then (0002,0000) UL, length of the rest of its own group.
 _PREAMBLE_BYTES: Final = 128
@@ -138,27 +125,33 @@ def parse(data: bytes) -> Dataset:
     return dataset
 
 
-def check_kind(dataset: Dataset) -> None:
-    """Refuse by name what is not an image that can be delineated here."""
+def check_kind(dataset: Dataset) -> Kind:
+    """An image or a reference; every other thing is refused by name."""
     sop_class = str(dataset.get("SOPClassUID", "") or "")
     if sop_class == _DIRECTORY or "DirectoryRecordSequence" in dataset:
         raise Refused("directory", "The file is a DICOMDIR: an index, not an image.")
     if not sop_class and "PixelData" in dataset:
         dataset.SOPClassUID = sop_class = _UNSAID
-    if sop_class not in IMAGES:
-        # What is no name of the standard's may be anything: it is not repeated.
-        name = UID_dictionary.get(sop_class, ("a private SOP class",))[0]
-        raise Refused("unsupported_kind", f"Not an image that can be delineated: {name}.")
+    kind = kinds.kind_of(sop_class)
+    if kinds.is_video(str(dataset.file_meta.get("TransferSyntaxUID", ""))):
+        kind = kinds.VIDEO
+    if kind.fate is Fate.REFUSED:
+        raise Refused(kind.code, kind.sentence)
+    if kind is kinds.WHOLE_SLIDE:
+        _refuse_slide_label(dataset)
+    if kind.fate is Fate.REFERENCE:
+        return kind
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise Refused("unsupported_pixels", "Floating-point pixels are not supported.")
         raise Refused("no_pixels", "The file has no pixels.")
     _check_description(dataset)
+    return kind
 
 
 def frames(dataset: Dataset) -> Iterator[Frame]:
     """Every frame, decoded; raises Refused when one of them cannot be."""
-    count = _number_of_frames(dataset)
+    count = number_of_frames(dataset)
     decoded = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -269,8 +262,20 @@ def _refuse_deflate_bomb(data: bytes) -> None:
         raise Refused("unreadable", "The file is damaged and cannot be read.") from error
 
 
+def _refuse_slide_label(dataset: Dataset) -> None:
+    """Names are written on slides: what shows the label, or may show it, does not go in."""
+    image_type = dataset.get("ImageType") or ()
+    words = {image_type} if isinstance(image_type, str) else set(map(str, image_type))
+    is_tissue = words & _OF_TISSUE and not words & _OF_LABELS
+    if not is_tissue or str(dataset.get("SpecimenLabelInImage") or "") == "YES":
+        raise Refused(
+            "slide_label",
+            "It shows the slide's label, or does not say that it does not: names stand there.",
+        )
+
+
 def _check_description(dataset: Dataset) -> None:
-    rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
+    rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
         raise Refused(
             "unsupported_size", f"An image of {columns} x {rows} pixels is not supported."
@@ -278,17 +283,17 @@ def _check_description(dataset: Dataset) -> None:
     photometric = str(dataset.get("PhotometricInterpretation", "") or "")
     if not photometric.startswith(("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_", "PALETTE COLOR")):
         raise Refused("unsupported_photometric", "The photometric interpretation is not supported.")
-    if photometric.startswith(("RGB", "YBR_")) and _whole(dataset, "SamplesPerPixel") != 3:
+    if photometric.startswith(("RGB", "YBR_")) and whole(dataset, "SamplesPerPixel") != 3:
         raise Refused("unsupported_photometric", "The file's colours are not of three samples.")
-    bits = _whole(dataset, "BitsAllocated")
+    bits = whole(dataset, "BitsAllocated")
     if bits not in (8, 16, 32):
         raise Refused("unsupported_bits", f"Pixels of {bits} bits are not supported here.")
-    frames = _number_of_frames(dataset)
+    frames = number_of_frames(dataset)
     if frames > MAX_FRAMES:
         raise Refused("too_many_frames", f"The file has more than {MAX_FRAMES} frames.")
     _refuse_by_memory(
         dataset,
-        rows * columns * max(1, _whole(dataset, "SamplesPerPixel")) * bits // 8,
+        rows * columns * max(1, whole(dataset, "SamplesPerPixel")) * bits // 8,
         frames=frames,
     )
 
@@ -330,7 +335,7 @@ def _shown(stored: Array, dataset: Dataset, *, frame: int) -> tuple[Array, Value
         bits = _whole_of(dataset.RedPaletteColorLookupTableDescriptor, 2)
         return _to_bytes(apply_color_lut(stored, dataset)[..., :3], bits=bits), values
     if stored.ndim == 3:
-        return _to_bytes(stored, bits=_whole(dataset, "BitsStored")), values
+        return _to_bytes(stored, bits=whole(dataset, "BitsStored")), values
     if dataset.get("ModalityLUTSequence"):
         looked_up = apply_modality_lut(stored, dataset)
         if not np.issubdtype(looked_up.dtype, np.integer):
@@ -351,11 +356,12 @@ def _whole_of(value: Any, index: int) -> int:
     return int(numbers[index]) if numbers else 0
 
 
-def _number_of_frames(dataset: Dataset) -> int:
-    return _whole(dataset, "NumberOfFrames") or 1
+def number_of_frames(dataset: Dataset) -> int:
+    """As the header says, 1 where it does not."""
+    return whole(dataset, "NumberOfFrames") or 1
 
 
-def _whole(dataset: Dataset, keyword: str) -> int:
+def whole(dataset: Dataset, keyword: str) -> int:
     """A whole number, 0 where there is none; Refused where there is something else."""
     try:
         return int(dataset.get(keyword) or 0)

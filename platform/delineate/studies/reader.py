@@ -29,6 +29,8 @@ from delineate.studies.reading import (
     End,
     FrameHead,
     Head,
+    Message,
+    ReferenceHead,
     Refusal,
     Request,
     Whose,
@@ -66,10 +68,21 @@ class ReadFrame:
     pixels: Array
 
 
-class Reading:
-    """A file that is being read: its description, then its frames, then its end."""
+@dataclass(frozen=True)
+class ReadReference:
+    """An object that is kept beside the images, with the bytes of its pixels as they are kept."""
 
-    def __init__(self, described: Described, answers: Iterator[ReadFrame | End]) -> None:
+    head: ReferenceHead
+    pixels: bytes
+
+
+_Answer = ReadFrame | End | ReadReference
+
+
+class Reading:
+    """A file that is being read: its description, then its frames and its end, or a reference."""
+
+    def __init__(self, described: Described, answers: Iterator[_Answer]) -> None:
         self.described = described
         self._answers = answers
         self._end: End | None = None
@@ -80,7 +93,14 @@ class Reading:
             if isinstance(answer, End):
                 self._end = answer
             else:
+                assert isinstance(answer, ReadFrame), "a reference has none"
                 yield answer
+
+    def reference(self) -> ReadReference:
+        """What a file is that has no frames to delineate; once, raises Refused."""
+        answer = next(self._answers)
+        assert isinstance(answer, ReadReference), "it was described as one"
+        return answer
 
     @property
     def end(self) -> End:
@@ -127,7 +147,7 @@ class Reader:
 
     def _exchange(
         self, data: bytes, request: Request, *, alive: Callable[[], None]
-    ) -> Iterator[Described | ReadFrame | End]:
+    ) -> Iterator[Described | _Answer]:
         try:
             wire = self._wire(alive, patience_s=ANSWERS_WITHIN_S + len(data) / BYTES_PER_S)
             wire.send(request, data)
@@ -136,6 +156,10 @@ class Reader:
                 if isinstance(answer, Refusal):
                     self._is_busy = False
                     raise Refused(answer.code, answer.message)
+                if isinstance(answer, ReferenceHead):
+                    self._is_busy = False
+                    yield ReadReference(answer, bytes(payload))
+                    return
                 if isinstance(answer, End):
                     self._is_busy = False
                     yield answer
@@ -209,15 +233,14 @@ class _Wire:
                 return
             self._alive()
 
-    def receive(self) -> tuple[Described | FrameHead | End | Refusal, bytearray]:
+    def receive(self) -> tuple[Message, bytearray]:
         self._until = time.monotonic() + self._patience_s
         head = Head.unpack(bytes(self._exactly(Head.SIZE)))
         if head.text > _MOST_TEXT:
             raise ValueError("a message longer than any")
         answer = ANSWERS.validate_json(bytes(self._exactly(head.text)))
-        expected = _size(answer) if isinstance(answer, FrameHead) else 0
-        if head.payload != expected:
-            raise ValueError("a frame of another size than it says")
+        if head.payload != _size(answer):
+            raise ValueError("pixels of another size than it says")
         return answer, self._exactly(head.payload)
 
     def _exactly(self, size: int) -> bytearray:
@@ -263,18 +286,26 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _without_description(
-    answers: Iterator[Described | ReadFrame | End],
-) -> Iterator[ReadFrame | End]:
+    answers: Iterator[Described | _Answer],
+) -> Iterator[_Answer]:
     for answer in answers:
         assert not isinstance(answer, Described), "described once"
         yield answer
 
 
-def _size(head: FrameHead) -> int:
-    return int(np.dtype(head.dtype).itemsize * np.prod(head.placed.shape, dtype=np.int64))
+def _size(answer: Message) -> int:
+    """Bytes that follow it."""
+    match answer:
+        case FrameHead():
+            values = np.prod(answer.placed.shape, dtype=np.int64)
+            return int(np.dtype(answer.dtype).itemsize * values)
+        case ReferenceHead():
+            return answer.size
+        case _:
+            return 0
 
 
-def _frame(answer: FrameHead | Refusal, payload: bytearray) -> ReadFrame:
+def _frame(answer: Message, payload: bytearray) -> ReadFrame:
     assert isinstance(answer, FrameHead)
     array = np.frombuffer(payload, dtype=np.dtype(answer.dtype)).reshape(answer.placed.shape)
     return ReadFrame(answer, array)

@@ -5,7 +5,8 @@ ends this process and nothing else. It knows no database, may open few files and
 told the time and memory that a file may take. reader.py is its other end.
 
     in:   request and the file's bytes
-    out:  described, frame …, end;  or refused instead of any of them
+    out:  described, then of an image: frame …, end;  of a reference: reference
+          or refused instead of any of them
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydicom import Dataset
 
 from delineate.projects.privacy import Policy
-from delineate.studies import burned_in, deidentify, pictures, pixels, volumes
+from delineate.studies import burned_in, deidentify, kinds, pictures, pixels, volumes
 from delineate.studies.archive import Refused
 from delineate.studies.burned_in import Reason
 from delineate.studies.geometry import Placed
+from delineate.studies.kinds import Fate, Kind
 from delineate.studies.originals import Original, original_of
 from delineate.studies.pixels import Frame, Values
+from delineate.studies.reference_pixels import kept_pixels
 from delineate.studies.volumes import NiftiPlace, Volume
 from mlworker.contract.artifacts import Array
 
@@ -83,6 +87,7 @@ class Described(_Message):
     series_uid: str
     sop_uid: str
     place: NiftiPlace | None
+    is_reference: bool = False  # it has no frames to delineate
 
 
 class FrameHead(_Message):
@@ -109,6 +114,21 @@ class End(_Message):
     original: Original | None  # where it was asked for
 
 
+class ReferenceHead(_Message):
+    """All of an object that is kept beside the images; the bytes of its pixels follow."""
+
+    kind: Literal["reference"] = "reference"
+    sop_class_uid: str
+    modality: str
+    series_number: int
+    is_held: bool  # its pixels may show a name
+    header: dict[str, Any]
+    pixels: str  # the attribute that its pixels are the value of; "" where it has none
+    transfer_syntax: str  # of the value
+    size: int
+    original: Original | None
+
+
 class Refusal(_Message):
     """The file does not go in."""
 
@@ -117,17 +137,22 @@ class Refusal(_Message):
     message: str
 
 
-Answer = Annotated[Described | FrameHead | End | Refusal, Field(discriminator="kind")]
-ANSWERS: Final[TypeAdapter[Described | FrameHead | End | Refusal]] = TypeAdapter(Answer)
+Message = Described | FrameHead | End | ReferenceHead | Refusal
+ANSWERS: Final[TypeAdapter[Message]] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
+Answers = Iterator[
+    tuple[Described | End, None] | tuple[FrameHead, Array] | tuple[ReferenceHead, Array | None]
+]
 
 
-def read(
-    data: bytes, *, key: bytes, policy: Policy, whose: Whose, with_original: bool
-) -> Iterator[tuple[Described, None] | tuple[FrameHead, Array] | tuple[End, None]]:
-    """A file's description, its frames, and its end; raises Refused at any point."""
+def read(data: bytes, *, key: bytes, policy: Policy, whose: Whose, with_original: bool) -> Answers:
+    """A file's description, then its frames and its end, or what is kept of a reference.
+
+    Raises Refused at any point.
+    """
     volume = _volume(data)
     dataset = volume.dataset
-    pixels.check_kind(dataset)
+    kind = pixels.check_kind(dataset)
+    is_reference = kind.fate is Fate.REFERENCE
     kept_uid = partial(deidentify.kept_uid, key=key, policy=policy)
     study_uid = kept_uid(str(dataset.StudyInstanceUID))
     named = deidentify.whose(dataset, mapped=whose.mapped)
@@ -141,17 +166,23 @@ def read(
         series_uid=kept_uid(str(dataset.SeriesInstanceUID)),
         sop_uid=kept_uid(str(dataset.SOPInstanceUID)),
         place=volume.place,
+        is_reference=is_reference,
     )
     yield described, None
-    header = deidentify.clean(dataset, key=key, patient=subject, policy=policy)
-    for frame in pixels.frames(dataset):
-        if frame.number == 1:
-            pixels.describe_pixels(header, frame.stored)
-        yield _head(frame, header), frame.stored
+    header = deidentify.clean(
+        dataset, key=key, patient=subject, policy=policy, is_reference=is_reference
+    )
     original = None
     if with_original:
         shift = deidentify.date_shift_days(subject, key=key)
         original = original_of(dataset, header, pseudonym=subject, date_shift_days=shift)
+    if is_reference:
+        yield _reference(dataset, header, kind, original)
+        return
+    for frame in pixels.frames(dataset):
+        if frame.number == 1:
+            pixels.describe_pixels(header, frame.stored)
+        yield _head(frame, header), frame.stored
     held_because = None if volume.is_volume else burned_in.reason_to_hold(header)
     yield _end(header, held_because, original), None
 
@@ -207,6 +238,28 @@ def _end(header: Dataset, held_because: Reason | None, original: Original | None
         header=header.to_json_dict(),
         original=original,
     )
+
+
+def _reference(
+    dataset: Dataset, header: Dataset, kind: Kind, original: Original | None
+) -> tuple[ReferenceHead, Array | None]:
+    pixels = kept_pixels(dataset, kind)
+    if pixels.keyword and "PhotometricInterpretation" not in header:
+        header.PhotometricInterpretation = "MONOCHROME2"  # of a palette, which is not kept
+    # A slide's label may show in any of its images, and nobody can be asked to look at all tiles.
+    is_held = kind is kinds.WHOLE_SLIDE or header.get("BurnedInAnnotation") == "YES"
+    head = ReferenceHead(
+        sop_class_uid=str(header.SOPClassUID),
+        modality=str(header.get("Modality") or kind.modality),
+        series_number=int(header.get("SeriesNumber") or 0),
+        is_held=is_held,
+        header=header.to_json_dict(),
+        pixels=pixels.keyword,
+        transfer_syntax=pixels.transfer_syntax,
+        size=len(pixels.value),
+        original=original,
+    )
+    return head, np.frombuffer(pixels.value, np.uint8) if pixels.value else None
 
 
 def packed(

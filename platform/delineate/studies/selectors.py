@@ -37,6 +37,7 @@ from delineate.studies.models import (
     Erasure,
     Instance,
     Quarantine,
+    Reference,
     Series,
     Slice,
     Study,
@@ -223,9 +224,12 @@ def _told(uploads: QuerySet[Upload]) -> QuerySet[Upload]:
 
 
 def studies_of(project: Project, *, model_digest: str | None) -> QuerySet[Study]:
-    """A project's studies with their series, each with its ``slice_count`` and ``prepared``."""
+    """A project's studies with their series, each with its ``slice_count`` and ``prepared``, and
+    with the modalities of their references.
+    """
     return project.studies.select_related("subject").prefetch_related(
-        Prefetch("series", queryset=counted(Series.objects.all(), model_digest=model_digest))
+        Prefetch("series", queryset=counted(Series.objects.all(), model_digest=model_digest)),
+        Prefetch("references", queryset=Reference.objects.only("study", "modality")),
     )
 
 
@@ -266,6 +270,11 @@ class Shown:
         whose = Q(**{f"{to_series}study__project": self.project})
         return whose if self.sees_held else whose & not_held(to_series)
 
+    def of_references(self) -> Q:
+        """The same of references."""
+        whose = Q(study__project=self.project)
+        return whose if self.sees_held else whose & Q(is_held=False)
+
 
 def shown_to(reader: Reader, project_id: UUID) -> Shown:
     """What a member is shown of a project; NotFound for everybody else."""
@@ -275,7 +284,11 @@ def shown_to(reader: Reader, project_id: UUID) -> Shown:
 
 def studies_in(shown: Shown) -> QuerySet[Study]:
     """The studies that somebody is shown anything of."""
-    return Study.objects.filter(Exists(series_in(shown).filter(study=OuterRef("pk"))))
+    of_study = {"study": OuterRef("pk")}
+    return Study.objects.filter(
+        Exists(series_in(shown).filter(**of_study))
+        | Exists(references_in(shown).filter(**of_study))
+    )
 
 
 def series_in(shown: Shown) -> QuerySet[Series]:
@@ -301,6 +314,24 @@ def instances_in(
     )
 
 
+def references_in(
+    shown: Shown,
+    *,
+    study_uid: str | None = None,
+    series_uid: str | None = None,
+    sop_uid: str | None = None,
+) -> QuerySet[Reference]:
+    """The references that somebody is shown."""
+    named = {
+        "study__study_uid": study_uid,
+        "series_uid": series_uid,
+        "sop_instance_uid": sop_uid,
+    }
+    return Reference.objects.filter(
+        shown.of_references(), **{path: uid for path, uid in named.items() if uid}
+    )
+
+
 @dataclass(frozen=True)
 class Header:
     """An instance's header as it is kept here, and whose it is."""
@@ -313,7 +344,10 @@ class Header:
 def headers_in(
     shown: Shown, *, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
 ) -> Iterator[Header]:
-    """The headers of a study, of a series in it, or of an instance, each once; NotFound."""
+    """The headers of a study, of a series in it, or of an instance, each once; NotFound.
+
+    Not of references, for which there may be nothing else.
+    """
     grouped = _grouped(shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
     return (
         header for ids in _batches([ids[0] for ids in grouped]) for header in _headers(ids).values()
@@ -326,6 +360,15 @@ def objects_in(
     """The same with their frames, in the order of the frames' numbers; NotFound."""
     grouped = _grouped(shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid)
     return (each for batch in _batches(grouped) for each in _objects(batch))
+
+
+def with_headers(references: QuerySet[Reference]) -> Iterator[tuple[Header, Reference]]:
+    """References, and whose their headers are."""
+    # No cursor: a download that is broken off would leave it open.
+    for ids in _batches(list(references.values_list("id", flat=True))):
+        for reference in references.filter(id__in=ids).select_related("study__subject"):
+            study = reference.study
+            yield Header(reference.header, study.subject.pseudonym, study.number), reference
 
 
 def slices_in(
@@ -374,10 +417,16 @@ def bits_stored_of(slice_: Slice) -> int:
 def _missing(what: str, shown: Shown, **uids: str | None) -> DelineateError:
     """Why somebody is shown nothing under these UIDs: there is nothing, or it is held."""
     everything = Shown(shown.project, sees_held=True)
-    is_there = instances_in(everything, **uids).exists()
-    if is_there and not instances_in(shown, **uids).exists():
+    is_there = _is_anything(everything, **uids)
+    if is_there and not _is_anything(shown, **uids):
         return InQuarantine()
+    if what == "frame" and references_in(shown, **uids).exists():
+        return NotFound("It is kept as a reference: it can be had as a file, not by its frames.")
     return NotFound(f"There is no such {what}.")
+
+
+def _is_anything(shown: Shown, **uids: str | None) -> bool:
+    return instances_in(shown, **uids).exists() or references_in(shown, **uids).exists()
 
 
 def _grouped(shown: Shown, **uids: str | None) -> list[list[UUID]]:
@@ -388,7 +437,7 @@ def _grouped(shown: Shown, **uids: str | None) -> list[list[UUID]]:
     rows = instances.order_by(*order).values_list("series__series_uid", "sop_instance_uid", "id")
     for series_uid, sop_uid, row in rows.iterator():
         groups.setdefault((series_uid, sop_uid), []).append(row)
-    if not groups:
+    if not groups and not references_in(shown, **uids).exists():
         raise _missing("study, series or instance", shown, **uids)
     return list(groups.values())
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import nibabel
 import nrrd
 import numpy as np
+import pydicom
 from nibabel.nifti1 import Nifti1Extension
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -55,6 +56,13 @@ NUMBERS: Final = {
         "UV",
     ),
 }
+# Where people write names in segmentations, doses and structure sets.
+TEXTS: Final = (
+    *("PatientName", "PatientID", "TextValue", "LUTExplanation", "SegmentLabel", "ROIName"),
+    *("SegmentDescription", "SegmentAlgorithmName", "TrackingID", "TrackingUID", "CodeMeaning"),
+    *("ROIDescription", "ROIObservationLabel", "ROIInterpreter", "ContentLabel", "LUTLabel"),
+    *("OperatorsName", "RetrieveAETitle", "ReferencedFileID"),
+)
 # Without these in order there is no image to read.
 NEEDED: Final = {
     *("SpecificCharacterSet", "PhotometricInterpretation", "SOPClassUID", "StudyInstanceUID"),
@@ -91,6 +99,17 @@ def full_of_names(
     _plant_in_private_elements(dataset)
     _plant_in_sequences(dataset, depth=5)
     _plant_in_repeating_groups(dataset)
+    _plant_around(dataset)
+    return dataset
+
+
+def reference_full_of_names(made: Dataset) -> Dataset:
+    """A segmentation, dose or structure set with names in every attribute and at every depth."""
+    dataset = pydicom.dcmread(io.BytesIO(_saved_dataset(made)))
+    dataset.StudyInstanceUID = UID
+    _plant_deep(dataset)
+    _plant_in_attributes(dataset, every=1)
+    _plant_in_private_elements(dataset)
     _plant_around(dataset)
     return dataset
 
@@ -158,6 +177,22 @@ def zipped(files: dict[str, bytes]) -> bytes:
             member.comment = NAME.encode()
             member.extra = struct.pack("<HH", 0x7777, len(NAME)) + NAME.encode()
             archive.writestr(member, content)
+    return buffer.getvalue()
+
+
+def _plant_deep(dataset: Dataset) -> None:
+    """In every text of every item, and in texts that no item of its kind has."""
+    for element in list(dataset):
+        if element.VR == "SQ":
+            for item in element.value:
+                for keyword in TEXTS:
+                    plant(item, Tag(keyword), dictionary_VR(keyword))
+                _plant_deep(item)
+
+
+def _saved_dataset(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 

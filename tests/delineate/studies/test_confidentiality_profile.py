@@ -16,7 +16,11 @@ from delineate.studies.kept_attributes import (
     ALWAYS_KEPT,
     IDENTIFYING,
     KEPT_BY_OPTION,
+    KEPT_OF_REFERENCES,
     NAMES,
+    REFERENCE_CODES,
+    REFERENCE_UIDS,
+    REFERENCE_WORDS,
     REPLACED_UIDS,
     SAFE_PRIVATE,
     WORDS,
@@ -47,6 +51,7 @@ OPTION_COLUMNS = {
         "PatientWeight": "K",
     },
 }
+OF_UIDS = {"ReferencedImageSequence", "SourceImageSequence"}
 OPTION_NAMES = {
     Option.MODIFIED_DATES: "Dates, moved",
     Option.PATIENT_CHARACTERISTICS: "Patient characteristics",
@@ -79,7 +84,20 @@ def test_what_is_always_kept_is_none_of_the_tables(keyword):
     assert action_of(keyword) is None
 
 
-@pytest.mark.parametrize("keyword", sorted(REPLACED_UIDS))
+@pytest.mark.parametrize("keyword", sorted(KEPT_OF_REFERENCES - REFERENCE_UIDS))
+def test_what_is_kept_of_references_is_none_of_the_tables_but_for_groups_of_uids(keyword):
+    # U*: a group may stay when the UIDs in it are replaced, which those in all groups are.
+    assert action_of(keyword) in ({"X_Z_U_STAR", None} if keyword in OF_UIDS else {None})
+
+
+def test_references_keep_nothing_twice_and_their_words_are_words():
+    assert not KEPT_OF_REFERENCES & ALWAYS_KEPT
+    assert REFERENCE_WORDS.keys() <= KEPT_OF_REFERENCES | WORDS.keys()
+    assert all(dictionary_VR(keyword) == "CS" for keyword in REFERENCE_WORDS)
+    assert all(dictionary_VR(keyword) == "SQ" for keyword in REFERENCE_CODES)
+
+
+@pytest.mark.parametrize("keyword", sorted(REPLACED_UIDS | REFERENCE_UIDS))
 def test_uids_are_replaced_as_the_table_wants_it(keyword):
     assert action_of(keyword) == "U"
 
@@ -98,10 +116,14 @@ def test_what_names_a_patient_is_the_tables():
 def test_no_list_has_free_text():
     """Of a text's kinds, only known words, known names and what is moved or counted."""
     read_as = WORDS.keys() | NAMES.keys() | REPLACED_UIDS | {"PatientOrientation"}
-    kinds = {"DA", "TM", "DT", "AS", "DS", "IS", "US", "UL", "FD", "FL", "SQ"}
-    for keyword in (ALWAYS_KEPT | frozenset().union(*KEPT_BY_OPTION.values())) - read_as:
+    read_as |= REFERENCE_WORDS.keys() | REFERENCE_UIDS
+    kinds = {"DA", "TM", "DT", "AS", "DS", "IS", "US", "UL", "SL", "FD", "FL", "SQ", "US or SS"}
+    kinds |= {"AT"}  # an attribute's tag
+    listed = ALWAYS_KEPT | KEPT_OF_REFERENCES | frozenset().union(*KEPT_BY_OPTION.values())
+    for keyword in listed - read_as:
         kind = dictionary_VR(keyword)
-        assert kind in kinds or keyword in ("SOPClassUID", "LUTDescriptor", "LUTData"), keyword
+        known = ("SOPClassUID", "ReferencedSOPClassUID", "LUTData")
+        assert kind in kinds or keyword in known, keyword
 
 
 def test_the_page_shows_the_lists():
@@ -119,6 +141,7 @@ def tables() -> dict[str, list[str]]:
     for option, keywords in KEPT_BY_OPTION.items():
         found[option] = _table(keywords)
     found["kept"] = _table(IDENTIFYING)
+    found["references"] = _table(KEPT_OF_REFERENCES)
     found[Option.SAFE_PRIVATE] = [
         "| vendor's name for the group | element | what it is |",
         "|---|---|---|",
@@ -144,19 +167,22 @@ def _table(keywords: frozenset[str]) -> list[str]:
 
 
 def _kept_as(keyword: str) -> str:
-    if keyword in REPLACED_UIDS:
+    if keyword in REPLACED_UIDS | REFERENCE_UIDS:
         return "replaced by a number of ours"
     if keyword in IDENTIFYING:
         return "it is"
-    if keyword in WORDS:
+    if keyword in REFERENCE_CODES:
+        return "codes of known schemes"
+    if keyword in WORDS or keyword in REFERENCE_WORDS:
         return "one of a few known words"
     if keyword in NAMES:
         return "one of a few known names"
     if keyword == "PatientOrientation":
         return "letters of directions"
-    if keyword == "SOPClassUID":
+    if keyword in ("SOPClassUID", "ReferencedSOPClassUID"):
         return "a kind of object that the standard names"
     return {
+        "AT": "an attribute that the standard names",
         "SQ": "a group: only what is listed here is kept of it",
         "DA": "a day, moved",
         "TM": "a time of day",

@@ -38,6 +38,7 @@ from delineate.studies.dimse import Bounds, Receiver
 from delineate.studies.models import Instance, Slice, Study, Upload, WayIn
 from tests.delineate.factories import CT, lead_of, new_member, new_project
 from tests.delineate.studies.files import fates, image, written
+from tests.delineate.studies.reference_files import DOSE, dose
 from tests.system import free_port
 from tests.waiting import wait_until
 
@@ -194,6 +195,18 @@ def test_what_is_no_image_is_not_agreed_upon(project):
         assert len(association.accepted_contexts) == 1
         association.release()
     assert results == {(CT, 4), (BASIC_TEXT_REPORT, 3)}
+
+
+def test_references_are_taken(project):
+    with receiving(project) as port:
+        association = associate(port, offered={DOSE: [ExplicitVRLittleEndian]})
+        assert association.send_c_store(dose()).Status == SUCCESS
+        association.release()
+        wait_until(lambda: Upload.objects.filter(state=JobState.PENDING).exists())
+    upload = Upload.objects.get()
+    ingest.ingest(upload.id)
+    upload.refresh_from_db()
+    assert fates(upload) == [("stored", "kept_as_reference")]
 
 
 def test_an_image_of_another_class_than_was_agreed_is_refused(project):

@@ -30,7 +30,7 @@ from delineate.exports.models import Export, Format
 from delineate.projects.models import Project
 from delineate.projects.privacy import Policy
 from delineate.studies import deidentify
-from delineate.studies.models import Instance, Series
+from delineate.studies.models import Instance, Reference, Series, Study
 from tests.delineate.factories import (
     CT,
     accept_mask,
@@ -50,10 +50,13 @@ from tests.delineate.studies.identities import (
     full_of_names,
     plant,
     planted,
+    reference_full_of_names,
     written,
 )
 from tests.delineate.studies.identities import zipped as zipped_with_names
+from tests.delineate.studies.reference_files import dose, images, segmentation, structures
 
+PICTURES = ("png", "jpg", "tif")
 EVERYTHING = Policy(patient_characteristics=True, device=True)
 
 
@@ -94,12 +97,10 @@ def everywhere(project, lead, log) -> list[tuple[str, str]]:
         ("refused", "unsupported_kind"),
         ("refused", "decode_failed"),
         ("refused", "not_dicom"),
-        *[
-            ("stored", "" if kind in ("nii", "nrrd") else "in_quarantine")
-            for kind in PICTURES_AND_VOLUMES
-        ],
+        *[("stored", "in_quarantine" if kind in PICTURES else "") for kind in PICTURES_AND_VOLUMES],
         ("refused", "unsafe_path"),
         ("skipped", "litter"),
+        *[("stored", "kept_as_reference")] * 3,
         ("refused", "mapping_malformed"),
     ]
     found = [*_exports(project, lead), *_rows(), *_objects()]
@@ -121,6 +122,7 @@ def test_what_was_planted_is_nowhere(everywhere):
     wheres = {where.split("/")[0] for where, text in everywhere if series.series_uid in text}
     assert {"table studies_series", "table studies_instance", "dicom_seg"} <= wheres
     assert any(where.startswith("object studies/") for where, _ in everywhere)
+    assert Reference.objects.count() == 3
     assert len(next(text for where, text in everywhere if where == "log")) > 1000
 
 
@@ -142,7 +144,13 @@ def test_no_text_anywhere_in_a_header_survives(data):
         plant(dataset, draw(st.sampled_from(tags)), draw(st.sampled_from(VRS)), value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ill-formed values are what this is about
-        kept = deidentify.clean(outer, key=b"k" * 32, patient="S-1", policy=EVERYTHING)
+        kept = deidentify.clean(
+            outer,
+            key=b"k" * 32,
+            patient="S-1",
+            policy=EVERYTHING,
+            is_reference=draw(st.booleans()),
+        )
     text = json.dumps(kept.to_json_dict()).lower()
     assert NAME[:8].lower() not in text
     assert base64.b64encode(NAME.encode()).decode()[:8].lower() not in text
@@ -151,6 +159,8 @@ def test_no_text_anywhere_in_a_header_survives(data):
 _KEPT_SEQUENCES = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "VOILUTSequence"),
     *("FrameContentSequence", "MREchoSequence", "PixelMeasuresSequence", "MRDiffusionSequence"),
+    *("SegmentSequence", "StructureSetROISequence", "ROIContourSequence", "ContourSequence"),
+    *("SegmentedPropertyTypeCodeSequence", "AnatomicRegionSequence", "ReferencedSeriesSequence"),
 )
 
 
@@ -169,9 +179,16 @@ def _upload() -> bytes:
             **{f"{NAME}/{NAME}.{kind}": make() for kind, make in PICTURES_AND_VOLUMES.items()},
             f"../{NAME}.dcm": written(full_of_names()),
             f"__MACOSX/{NAME}": b"",
+            **{f"{NAME}/{n}.dcm": written(made) for n, made in enumerate(_references())},
             "subjects.csv": f"file,subject\n*/{NAME}.dcm,{NAME}\n{NAME},\n".encode(),
         }
     )
+
+
+def _references() -> list[Dataset]:
+    source = images()
+    made = [segmentation(source, label=NAME), dose(), structures(source, name=NAME)]
+    return [reference_full_of_names(each) for each in made]
 
 
 def _addresses(project: Project, *, upload_id: str) -> list[str]:
@@ -189,6 +206,13 @@ def _addresses(project: Project, *, upload_id: str) -> list[str]:
         root = f"/dicomweb/{project.id}/studies/{series.study.study_uid}/series/{series.series_uid}"
         frame = f"{root}/instances/{instance.sop_instance_uid}/frames/1"
         found += [f"{root}/metadata", frame]
+    for study in Study.objects.all():
+        root = f"/dicomweb/{project.id}/studies/{study.study_uid}"
+        found += [f"{root}/metadata", f"{root}/instances?includefield=all"]
+        for reference in study.references.all():
+            found.append(
+                f"{root}/series/{reference.series_uid}/instances/{reference.sop_instance_uid}"
+            )
     return found
 
 

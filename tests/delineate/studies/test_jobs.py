@@ -30,7 +30,7 @@ from delineate.audit.models import Event
 from delineate.jobs import MAX_ATTEMPTS, SILENT_AFTER, JobState
 from delineate.projects.models import Project
 from delineate.studies import encoding, ingest, tasks
-from delineate.studies.models import Encoding, Instance, Slice, Study, Upload
+from delineate.studies.models import Encoding, Instance, Reference, Slice, Study, Upload
 from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, unpack_array
 from mlworker.contract.messages import EncodedSlice, EncodeSlices, SlicesEncoded
@@ -44,6 +44,7 @@ from tests.delineate.factories import (
     new_uid,
 )
 from tests.delineate.studies.files import fates, image, send, zipped
+from tests.delineate.studies.reference_files import dose
 from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -183,8 +184,9 @@ def _complete_what_was_killed(upload: Upload) -> None:
     assert not _objects("uploads")
 
 
-def test_what_a_killed_ingest_had_committed_is_reported_as_stored(project):
-    lead, blob = browser_of(lead_of(project)), zipped([image()])
+@pytest.mark.parametrize(("file", "code"), [(image, ""), (dose, "kept_as_reference")])
+def test_what_a_killed_ingest_had_committed_is_reported_as_stored(project, file, code):
+    lead, blob = browser_of(lead_of(project)), zipped([file()])
     upload = send(lead, project, blob)
     ingest.ingest(upload.id)
     storage.put(upload.blob_key(0), blob)
@@ -194,8 +196,8 @@ def test_what_a_killed_ingest_had_committed_is_reported_as_stored(project):
     ingest.ingest(upload.id)
 
     upload.refresh_from_db()
-    assert (upload.state, fates(upload)) == ("done", [("stored", "")])
-    assert Slice.objects.count() == 1
+    assert (upload.state, fates(upload)) == ("done", [("stored", code)])
+    assert Slice.objects.count() + Reference.objects.count() == 1
 
 
 def test_an_ingest_that_is_killed_before_its_last_word_keeps_its_report(project):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -34,6 +35,7 @@ _EMPTY: Final = {
     "00201040": "LO",
 }
 _MAX_NATIVE_BYTES: Final = 2**32 - 2  # PS3.5 7.1: a length of 32 bits, even, the last is taken
+_FLOATING: Final = {"FloatPixelData": "OF", "DoubleFloatPixelData": "OD"}
 _ITEM: Final = b"\xfe\xff\x00\xe0"
 _END: Final = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
@@ -50,8 +52,8 @@ def told(header: Mapping[str, Any], *, pseudonym: str, study_number: int) -> dic
 
 
 def pixel_data_vr(header: Mapping[str, Any]) -> str:
-    """OB of whole bytes, OW of more (PS3.5 8.2 and A.2)."""
-    return "OB" if _whole(header, "00280100") == 8 else "OW"
+    """OB of a byte or less, OW of more (PS3.5 8.2 and A.2)."""
+    return "OB" if _whole(header, "00280100") <= 8 else "OW"
 
 
 def native_size(header: Mapping[str, Any], *, frames: int) -> int:
@@ -77,6 +79,31 @@ def file(
         )
     before = _before_pixels(header, transfer_syntax=transfer_syntax)
     return _native(before, header, frames, size) if is_native else _encapsulated(before, frames)
+
+
+def reference_file(
+    header: Mapping[str, Any],
+    *,
+    transfer_syntax: str,
+    pixels: str,
+    size: int,
+    content: Iterable[bytes],
+) -> Iterator[bytes]:
+    """A DICOM file of ``header`` (told) and of ``pixels``, an attribute's value as it is kept."""
+    before = _before_pixels(header, transfer_syntax=transfer_syntax)
+    if not pixels:
+        yield before
+        return
+    tag = tag_for_keyword(pixels)
+    assert tag is not None, "an attribute of the standard"
+    vr = _FLOATING.get(pixels) or pixel_data_vr(header)
+    begin = before + (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
+    is_native = transfer_syntax == ExplicitVRLittleEndian
+    length = size.to_bytes(4, "little") if is_native else b"\xff\xff\xff\xff"
+    yield begin + (vr if is_native else "OB").encode() + b"\0\0" + length
+    yield from content
+    if not is_native:
+        yield _END
 
 
 def _native(

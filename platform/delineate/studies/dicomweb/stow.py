@@ -31,7 +31,7 @@ from delineate.accounts.models import User
 from delineate.errors import Invalid, NotAllowed
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
-from delineate.studies import deidentify, pixels, services
+from delineate.studies import deidentify, kinds, pixels, services
 from delineate.studies.archive import MAX_FILE_BYTES, MAX_FILES, Refused
 from delineate.studies.dicomweb.entrance import of_project
 from delineate.studies.dicomweb.multipart import PIECE_BYTES, Malformed, parts
@@ -166,7 +166,7 @@ def _judge(
         received.failed.append((None, CANNOT_UNDERSTAND))
     elif size > MAX_FILE_BYTES:
         received.failed.append((named, OUT_OF_RESOURCES))
-    elif named.sop_class_uid not in pixels.IMAGES:
+    elif named.sop_class_uid not in kinds.TAKEN:
         received.failed.append((named, UNSUPPORTED_CLASS))
     elif study_uid not in (None, named.study_uid):
         received.failed.append((named, OF_ANOTHER_STUDY))

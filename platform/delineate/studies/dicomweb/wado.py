@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_GET
 from pydicom.uid import ExplicitVRLittleEndian
 
+from delineate import storage
 from delineate.studies import rendering, selectors
 from delineate.studies.dicomweb import multipart, part10
 from delineate.studies.dicomweb.entrance import of_project
@@ -32,7 +34,7 @@ from delineate.studies.dicomweb.negotiation import (
     choose,
 )
 from delineate.studies.lossless import TRANSFER_SYNTAX, jpeg_ls_of, pixels_of
-from delineate.studies.models import Quarantine, Slice
+from delineate.studies.models import Quarantine, Reference, Slice
 from delineate.studies.pixels import MAX_FRAMES
 from delineate.studies.selectors import Header, Shown
 
@@ -81,12 +83,23 @@ def retrieve(
     sop_uid: str | None = None,
 ) -> HttpResponseBase:
     """A study, series or instance as DICOM files."""
-    form = choose(_accept(request), FILES if sop_uid is None else ONE_FILE)
     objects = selectors.objects_in(
         shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
     )
+    references = selectors.references_in(
+        shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
+    )
+    if sop_uid is None:
+        form = choose(_accept(request), FILES)
+    elif (reference := references.first()) is None:
+        form = choose(_accept(request), ONE_FILE)
+    else:
+        form = choose(_accept(request), _as_it_is(reference))
     lasts = sop_uid is not None and not shown.sees_held
-    files = (_file(*each, transfer_syntax=form.transfer_syntax) for each in objects)
+    files = chain(
+        (_file(*each, transfer_syntax=form.transfer_syntax) for each in objects),
+        (_reference_file(*each) for each in selectors.with_headers(references)),
+    )
     if not form.is_multipart:
         content_type, content = next(files)
         return _kept(StreamingHttpResponse(content, content_type=content_type), lasts=lasts)
@@ -110,8 +123,15 @@ def metadata(
     headers = selectors.headers_in(
         shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
     )
+    references = selectors.references_in(
+        shown, study_uid=study_uid, series_uid=series_uid, sop_uid=sop_uid
+    )
     root = request.build_absolute_uri(f"/dicomweb/{shown.project.id}")
-    told = (_with_bulk_data(_told(header), root) for header in headers)
+    told = chain(
+        (_with_bulk_data(_told(header), root) for header in headers),
+        # Their pixels are had with the file alone.
+        (_told(header) for header, _ in selectors.with_headers(references)),
+    )
     return StreamingHttpResponse(_json_array(told), content_type=form.media_type)
 
 
@@ -232,6 +252,24 @@ def _file(
         _told(header), transfer_syntax=transfer_syntax, frames=contents, count=len(slices)
     )
     return f"{DICOM};transfer-syntax={transfer_syntax}", file
+
+
+def _as_it_is(reference: Reference) -> tuple[Form, ...]:
+    """A reference is had in the transfer syntax that it has, and in no other."""
+    syntax = reference.transfer_syntax
+    return (Form(DICOM, syntax, is_multipart=True), Form(DICOM, syntax))
+
+
+def _reference_file(header: Header, reference: Reference) -> tuple[str, Iterator[bytes]]:
+    key, syntax = reference.pixels_key, reference.transfer_syntax
+    file = part10.reference_file(
+        _told(header),
+        transfer_syntax=syntax,
+        pixels=reference.pixels,
+        size=(storage.size_of(key) or 0) if key else 0,
+        content=storage.chunks_of(key) if key else iter(()),
+    )
+    return f"{DICOM};transfer-syntax={syntax}", file
 
 
 def _can_be_small(slices: list[Slice]) -> bool:

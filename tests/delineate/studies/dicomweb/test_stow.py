@@ -10,7 +10,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.uid import DeflatedExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import BasicTextSRStorage, DeflatedExplicitVRLittleEndian
 
 from delineate import storage
 from delineate.audit.models import Event
@@ -20,6 +20,7 @@ from delineate.studies.dicomweb import stow
 from delineate.studies.models import Instance, Upload
 from tests.delineate.factories import browser_of, lead_of, new_member, new_project, new_user
 from tests.delineate.studies.files import fates, image, written
+from tests.delineate.studies.reference_files import dose
 
 pytestmark = pytest.mark.django_db
 
@@ -99,7 +100,7 @@ def test_what_cannot_go_in_is_told_of_instance_by_instance(project, lead):
         good,
         b"no DICOM at all",
         b"",
-        written(image(SOPClassUID=SegmentationStorage)),
+        written(image(SOPClassUID=BasicTextSRStorage)),
         written(image(study="1.2.4")),
         written(image(SeriesInstanceUID=None)),
     )
@@ -111,6 +112,18 @@ def test_what_cannot_go_in_is_told_of_instance_by_instance(project, lead):
     ingest.ingest(upload.id)
     upload.refresh_from_db()
     assert fates(upload) == [("stored", "")]  # the others were not kept
+
+
+def test_references_are_taken(project, lead):
+    response = send(lead, project, body(written(dose())))
+    assert response.status_code == 200
+    upload = Upload.objects.get()
+    ingest.ingest(upload.id)
+    upload.refresh_from_db()
+    assert fates(upload) == [("stored", "kept_as_reference")]
+    (reference,) = response.json()["00081199"]["Value"]
+    (address,) = reference["00081190"]["Value"]
+    assert lead.get(address.removeprefix("http://testserver")).status_code == 200
 
 
 def test_where_nothing_can_go_in_nothing_is_kept(project, lead):
