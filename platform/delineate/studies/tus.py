@@ -80,7 +80,7 @@ def _speaks_tus(
     return wrapped
 
 
-@router.api_operation(["OPTIONS"], "/projects/{project_id}/transfers")
+@router.api_operation(["OPTIONS"], "/projects/{project_id}/transfers", response={204: None})
 def describe_transfers(request: HttpRequest, project_id: UUID) -> HttpResponse:
     """What of the protocol can be used here."""
     project_for(_user(request), project_id)
@@ -96,7 +96,7 @@ def describe_transfers(request: HttpRequest, project_id: UUID) -> HttpResponse:
     )
 
 
-@router.post("/projects/{project_id}/transfers")
+@router.post("/projects/{project_id}/transfers", response={201: None})
 @_speaks_tus
 def begin_transfer(request: HttpRequest, project_id: UUID) -> HttpResponse:
     """Begin an upload of ``Upload-Length`` bytes; ``Location`` is where its parts go."""
@@ -125,7 +125,7 @@ def ask_of_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
     )
 
 
-@router.patch("/transfers/{transfer_id}")
+@router.patch("/transfers/{transfer_id}", response={204: None})
 @_speaks_tus
 def append_to_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
     """Add a part at ``Upload-Offset``; it is durable when this is answered."""
@@ -142,7 +142,7 @@ def append_to_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
     return HttpResponse(status=204, headers=_standing(upload))
 
 
-@router.delete("/transfers/{transfer_id}")
+@router.delete("/transfers/{transfer_id}", response={204: None})
 @_speaks_tus
 def discard_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
     """Cancel an upload that is not complete; its bytes go at once."""
