@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { seriesInWords } from "./words";
+import { seriesInWords, sizeInWords } from "./words";
 
 const series = (changes: Partial<Parameters<typeof seriesInWords>[0]> = {}) => ({
   modality: "MR", number: 4, volume: 1, series_uid: "2.25.1", ...changes,
@@ -14,8 +14,20 @@ describe("a series in words", () => {
     expect(seriesInWords(series({ number: 0 }), [series({ number: 0 })])).toBe("MR");
   });
 
+  it("is other where the images do not say", () => {
+    expect(seriesInWords(series({ modality: "" }), [])).toBe("OT · series 4");
+  });
+
   it("says which volume it is where its DICOM series holds several", () => {
     const second = series({ volume: 2 });
     expect(seriesInWords(second, [series(), second])).toBe("MR · series 4 · volume 2 of 2");
+  });
+});
+
+describe("a size in words", () => {
+  it.each([
+    [0, "0 KB"], [1, "1 KB"], [39_206, "39 KB"], [1024 ** 2, "1.0 MB"], [5_306_368, "5.1 MB"], [3 * 1024 ** 3, "3.00 GB"],
+  ])("of %i bytes is %s", (bytes, words) => {
+    expect(sizeInWords(bytes)).toBe(words);
   });
 });
