@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from delineate.supervision.ports import reserve
@@ -70,6 +72,27 @@ class Started:
             text=True,
             check=False,
         )
+
+    def add_user(self, username: str, *more: str) -> dict[str, str]:
+        """A new account; how it signs in."""
+        password = secrets.token_urlsafe(12)
+        added = self.delineate(
+            "user", "add", "--password-stdin", *more, username, stdin=f"{password}\n"
+        )
+        assert added.returncode == 0, added.stderr
+        return {"username": username, "password": password}
+
+    @contextmanager
+    def signed_in(self, *, username: str, password: str) -> Iterator[httpx.Client]:
+        """A client of the HTTP API in which somebody has signed in."""
+        with httpx.Client(base_url=self.url, headers={"Origin": self.url}, timeout=30) as client:
+            client.get("/api/session")
+            for_sign_in = {"X-CSRFToken": client.cookies["csrftoken"]}
+            person = {"username": username, "password": password}
+            answer = client.post("/api/session", json=person, headers=for_sign_in)
+            assert answer.status_code == 200, answer.text
+            client.headers["X-CSRFToken"] = client.cookies["csrftoken"]
+            yield client
 
 
 @contextmanager

@@ -1,23 +1,14 @@
 // The main job in a real browser: upload, delineate, review, export. Driven by test_story.py, which
 // kills processes at the points where this script says so and waits for "go" on its standard input.
 import { mkdirSync } from "node:fs";
-import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
+import { PATIENCE_MS, fillSignIn, launch, onPage, signedIn, tell, until, valuesAt } from "./browser.mjs";
 
-const { chromium } = createRequire(new URL("../../frontend/package.json", import.meta.url))("playwright-core");
-const { url, browser: executablePath, zip, folder, people } = JSON.parse(process.argv[2]);
-
-// Killed processes come back, and what they owed is sent again after half a minute of silence.
-const PATIENCE_MS = 120_000;
-const FLAGS = [
-  "--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-  "--disable-background-networking", "--disable-quic", "--no-first-run", "--disable-component-update",
-  "--disable-sync",
-];
+const { url, browser: executablePath, zip, ward, written, folder, people } = JSON.parse(process.argv[2]);
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 mkdirSync(`${folder}/shots`, { recursive: true });
-const browser = await chromium.launch({ executablePath, args: FLAGS });
+const browser = await launch(executablePath);
 let page;
 let shots = 0;
 
@@ -28,6 +19,11 @@ try {
   await annotatorCorrects();
   await reviewerAccepts();
   await leadExports();
+  await leadDropsAFolder();
+  await annotatorIsKeptOut();
+  await leadBlacksOut();
+  await annotatorSeesNoName();
+  await leadMakesAToken();
   await administratorSeesModels();
   tell("end", {});
 } catch (error) {
@@ -198,7 +194,7 @@ async function leadExports() {
   // The session ends elsewhere: signing in again leads back to where one was.
   await page.context().clearCookies({ name: /session/ });
   await page.getByRole("button", { name: "Export", exact: true }).click();
-  await fillSignIn(people.lead);
+  await fillSignIn(page, people.lead);
   for (const [format, name] of [
     ["nifti", "NIfTI, one file per label"],
     ["png", "PNG, one mask per slice and label"],
@@ -216,14 +212,109 @@ async function leadExports() {
   await shot("exports");
 }
 
-async function signIn({ username, password }) {
+async function leadDropsAFolder() {
+  await signIn(people.lead);
+  await page.locator("main").getByText("Heads").click();
+  await page.getByTestId("folder-input").setInputFiles(ward);
+  const upload = page.locator("[data-testid=upload][data-state=done]").filter({ hasText: "in quarantine" });
+  await upload.waitFor({ timeout: PATIENCE_MS });
+  await page.getByTestId("held-notice").getByText("2 series").waitFor();
+  await upload.click();
+  await page.getByRole("cell", { name: "ward/letter.txt" }).waitFor();
+  await shot("uploads");
+  await page.getByRole("tab", { name: "Quarantine" }).click();
+  await until(async () => (await page.getByTestId("held-series").count()) === 2, "the film and the picture are held");
+  await picturesAreLoaded();
+  await shot("quarantine");
+  await page.getByRole("tab", { name: "Subjects" }).click();
+  await until(async () => (await page.getByTestId("subject-row").count()) === 4, "everybody is a subject");
+  await shot("subjects");
+  await page.getByRole("tab", { name: "Settings" }).click();
+  await page.getByText("Way back to the patients").waitFor();
+  await shot("privacy");
+}
+
+async function annotatorIsKeptOut() {
+  await signIn(people.annotator);
+  await page.locator("main").getByText("Heads").click();
+  const held = page.getByTestId("series-row").filter({ hasText: "in quarantine" });
+  await until(async () => (await held.count()) === 2, "an annotator sees that two series are held");
+  await until(async () => (await page.getByTestId("series-row").filter({ hasText: "Open" }).count()) >= 2, "others can be opened");
+  if ((await held.getByRole("button").count()) > 0) throw new Error("An annotator is offered to open what is held");
+  if ((await page.getByRole("tab", { name: "Quarantine" }).count()) > 0) throw new Error("An annotator has a quarantine");
+}
+
+async function leadBlacksOut() {
+  await signIn(people.lead);
+  await page.locator("main").getByText("Heads").click();
+  await page.getByRole("tab", { name: "Quarantine" }).click();
+  const film = page.getByTestId("held-series").filter({ hasText: "US" });
+  await film.getByRole("button", { name: "Black out" }).click();
+  await picturesAreLoaded();
+  const canvas = await page.getByTestId("black-out-canvas").boundingBox();
+  const [left, top, right, bottom] = written.box;
+  const at = (x, y) => [canvas.x + (x / written.columns) * canvas.width, canvas.y + (y / written.rows) * canvas.height];
+  await page.mouse.move(...at(left, top));
+  await page.mouse.down();
+  await page.mouse.move(...at((left + right) / 2, bottom));
+  await page.mouse.move(...at(right, bottom));
+  await page.mouse.up();
+  await shot("black-out");
+  await page.getByRole("button", { name: "Black out 1 box and release" }).click();
+  await film.waitFor({ state: "detached", timeout: PATIENCE_MS });
+}
+
+async function annotatorSeesNoName() {
+  await signIn(people.annotator);
+  await page.locator("main").getByText("Heads").click();
+  await page.getByTestId("series-row").filter({ hasText: "US" }).getByRole("button", { name: "Open" }).click();
+  await page.locator("[data-testid=viewer][data-shown]").waitFor({ timeout: PATIENCE_MS });
+  const [left, top, right, bottom] = written.box;
+  for (const key of ["Home", "End"]) {
+    await page.keyboard.press(key);
+    const shown = key === "Home" ? 0 : written.frames - 1;
+    await page.locator(`[data-testid=viewer][data-shown="${shown}"]`).waitFor({ timeout: PATIENCE_MS });
+    const within = [];
+    for (let y = top; y < bottom; y += 1) for (let x = left; x < right; x += 2) within.push([x, y]);
+    const values = (await valuesAt(page, within)).flat();
+    if (values.some((value) => value !== 0)) throw new Error(`The box on slice ${shown} is not black: ${values}`);
+  }
+  const [from, to] = await onPage(page, [[left, top], [right - 1, bottom - 1]]);
+  const clip = { x: from[0], y: from[1], width: to[0] - from[0], height: to[1] - from[1] };
+  await page.screenshot({ path: `${folder}/black-box.png`, clip });
+  await useTool("positive");
+  const [structure] = await onPage(page, [written.structure]);
+  await page.mouse.click(...structure);
+  await answered("a point on what was in quarantine");
+  await shot("after the black-out");
+}
+
+async function leadMakesAToken() {
+  await signIn(people.lead);
+  await page.getByRole("button", { name: people.lead.username }).click();
+  await page.getByRole("menuitem", { name: "API tokens" }).click();
+  await page.getByRole("button", { name: "Make a token" }).first().click();
+  await page.getByLabel("Name").fill("Scanner gateway");
+  await page.getByRole("button", { name: "Make", exact: true }).click();
+  const token = await page.getByRole("textbox", { name: "Token" }).inputValue();
+  await page.getByRole("button", { name: "Done" }).click();
+  await page.getByTestId("token-row").filter({ hasText: "Scanner gateway" }).waitFor();
+  await shot("tokens");
+  const answer = await fetch(`${url}/api/projects`, { headers: { Authorization: `Bearer ${token}` } });
+  const [project] = await answer.json();
+  if (project?.name !== "Heads") throw new Error("The token does not lead to its person's projects");
+}
+
+async function signIn(person) {
   await page?.context().close();
-  page = await (await browser.newContext({ viewport: { width: 1440, height: 900 } })).newPage();
-  page.setDefaultTimeout(30_000);
-  page.on("pageerror", (error) => tell("page error", { message: String(error) }));
-  await page.goto(url);
-  await fillSignIn({ username, password });
-  await page.getByRole("heading", { name: "Projects", exact: true }).waitFor();
+  page = await signedIn(browser, url, person);
+}
+
+async function picturesAreLoaded() {
+  await until(
+    () => page.evaluate(() => [...document.images].every((image) => image.complete && image.naturalWidth > 0)),
+    "all pictures are there",
+  );
 }
 
 async function administratorSeesModels() {
@@ -233,12 +324,6 @@ async function administratorSeesModels() {
   await page.getByTestId("model-row").first().waitFor();
   await page.getByText("default", { exact: true }).waitFor();
   await shot("models");
-}
-
-async function fillSignIn({ username, password }) {
-  await page.getByLabel("User name").fill(username);
-  await page.getByLabel("Password").first().fill(password);
-  await page.getByRole("button", { name: "Sign in" }).click();
 }
 
 async function openNext(button) {
@@ -329,14 +414,6 @@ async function goToSliceWithMark(mark) {
   }, "an accepted mask is found");
 }
 
-async function until(claim, what) {
-  const deadline = Date.now() + PATIENCE_MS;
-  while (!(await claim())) {
-    if (Date.now() > deadline) throw new Error(`This did not come true: ${what}`);
-    await page.waitForTimeout(100);
-  }
-}
-
 async function shot(name) {
   shots += 1;
   await page.screenshot({ path: `${folder}/shots/${String(shots).padStart(2, "0")}-${name.replaceAll(" ", "-")}.png` });
@@ -345,8 +422,4 @@ async function shot(name) {
 async function pause(at) {
   tell(at, {});
   await answers.next();
-}
-
-function tell(at, data) {
-  process.stdout.write(`${JSON.stringify({ at, ...data })}\n`);
 }

@@ -2,7 +2,8 @@
 
 On the way the server's worker, the model's process and the web process are killed; nothing that was
 acknowledged is lost, and the story is finished. At the end what was exported is compared with what
-was accepted, voxel for voxel and in its place in space.
+was accepted, voxel for voxel and in its place in space. Then a folder of several patients comes in,
+with a name in the pixels of one: nobody sees it before a lead has blacked it out, nor after.
 """
 
 from __future__ import annotations
@@ -11,26 +12,22 @@ import gzip
 import io
 import json
 import os
-import secrets
 import shutil
 import subprocess
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import nibabel
 import numpy as np
 import numpy.typing as npt
 import pydicom
-import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+from delineate.demo import data as demo
 from mlworker.contract import masks
 from mlworker.contract.masks import RunLengths
 from tests.system import Started, free_port, up
@@ -42,6 +39,17 @@ GE_CT = Path("data/dicom/series/neurolabusc+dcm_qa_ct/In/GE")
 SHIPPED = REPOSITORY / "mlworker/recipes/default.safetensors"
 # Where the guide's pictures are kept, when they are to be made anew (make screenshots).
 PICTURES = "DELINEATE_PICTURES"
+KEPT_PICTURES = (
+    "studies",
+    "workspace",
+    "models",
+    "uploads",
+    "quarantine",
+    "black-out",
+    "subjects",
+    "privacy",
+    "tokens",
+)
 # Which process is killed where.
 KILLED_AT = {
     "upload acknowledged": "server",
@@ -59,36 +67,10 @@ class Original:
     spacing: tuple[float, ...]
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """The browser; without one the story is skipped, or fails where it must not be missing."""
-    found = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if found is None:
-        sentence = (
-            "No Chromium: install one to run the end-to-end story (apt-get install chromium)."
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-    return found
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder that the databases' user may pass through."""
-    made = Path(tempfile.mkdtemp(prefix="delineate-story-"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
-
-
 async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium: str) -> None:
     files = _series(folder)
     zipped = _zip(files, to=folder / "series.zip")
+    ward = _ward(folder / "ward")
     with up(folder, port=free_port(), pages=FRONTEND / "dist") as system:
         await system.until_ready()
         people = _people(system)
@@ -97,7 +79,22 @@ async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium:
         )
         assert added.returncode == 0, added.stderr
 
-        await _play(system, folder=folder, chromium=chromium, zipped=zipped, people=people)
+        told = {
+            "url": system.url,
+            "browser": chromium,
+            "zip": str(zipped),
+            "ward": str(ward),
+            "written": {
+                "box": demo.ULTRASOUND_TEXT_BOX,
+                "rows": demo.ULTRASOUND_ROWS,
+                "columns": demo.ULTRASOUND_COLUMNS,
+                "frames": demo.ULTRASOUND_FRAMES,
+                "structure": (225, 200),
+            },
+            "folder": str(folder),
+            "people": people,
+        }
+        await _play(system, folder=folder, told=told)
 
         accepted = _accepted_masks(system, **people["lead"])
         originals = _in_order(files)
@@ -107,20 +104,12 @@ async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium:
         _check_nifti(folder / "nifti.zip", accepted, originals)
         _check_png(folder / "png.zip", accepted)
         _check_dicom_seg(folder / "dicom_seg.zip", accepted, originals)
+    _check_black(folder / "black-box.png")
     if PICTURES in os.environ:
         _keep_pictures(folder / "shots", to=Path(os.environ[PICTURES]))
 
 
-async def _play(
-    system: Started, *, folder: Path, chromium: str, zipped: Path, people: dict[str, Any]
-) -> None:
-    told = {
-        "url": system.url,
-        "browser": chromium,
-        "zip": str(zipped),
-        "folder": str(folder),
-        "people": people,
-    }
+async def _play(system: Started, *, folder: Path, told: dict[str, Any]) -> None:
     seen = []
     with (
         (folder / "story.err").open("w+") as errors,
@@ -169,7 +158,7 @@ def _keep_evidence(folder: Path) -> None:
 
 def _keep_pictures(shots: Path, *, to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
-    for name in ("studies", "workspace", "models"):
+    for name in KEPT_PICTURES:
         (shot,) = shots.glob(f"*-{name}.png")
         with Image.open(shot) as picture:
             # 256 colours: a third of the size, and no difference to the eye.
@@ -177,17 +166,12 @@ def _keep_pictures(shots: Path, *, to: Path) -> None:
 
 
 def _people(system: Started) -> dict[str, dict[str, str]]:
-    people = {}
-    named = {"lead": "lena", "annotator": "anna", "reviewer": "rita", "administrator": "ada"}
-    for role, username in named.items():
-        password = secrets.token_urlsafe(12)
-        more = ["--superuser"] if role == "administrator" else []
-        added = system.delineate(
-            "user", "add", "--password-stdin", *more, username, stdin=f"{password}\n"
-        )
-        assert added.returncode == 0, added.stderr
-        people[role] = {"username": username, "password": password}
-    return people
+    return {
+        "lead": system.add_user("lena"),
+        "annotator": system.add_user("anna"),
+        "reviewer": system.add_user("rita"),
+        "administrator": system.add_user("ada", "--superuser"),
+    }
 
 
 def _series(folder: Path) -> list[Path]:
@@ -217,6 +201,21 @@ def _zip(files: list[Path], *, to: Path) -> Path:
     return to
 
 
+def _ward(folder: Path) -> Path:
+    """What lies about on a ward: CT of one patient, a film of another, a picture, and a letter."""
+    (folder / "phantom").mkdir(parents=True)
+    with zipfile.ZipFile(io.BytesIO(demo.phantom_zip())) as phantom:
+        for name in phantom.namelist()[18:21]:
+            (folder / "phantom" / Path(name).name).write_bytes(phantom.read(name))
+    (folder / "sonia").mkdir()
+    (folder / "sonia" / "film.dcm").write_bytes(demo.ultrasound_file())
+    picture = Image.new("L", (320, 240), 90)
+    ImageDraw.Draw(picture).text((10, 10), "SAMPLE^OTTO", fill=255, font=ImageFont.load_default(24))
+    picture.save(folder / "screen.png")
+    (folder / "letter.txt").write_text("Dear colleague, thank you for sending Mr Sample to us.")
+    return folder
+
+
 def _in_order(files: list[Path]) -> list[Original]:
     """The slices along their normal."""
     slices = []
@@ -237,15 +236,10 @@ Accepted = dict[tuple[int, str], npt.NDArray[np.bool_]]  # by slice index and la
 
 
 def _accepted_masks(system: Started, *, username: str, password: str) -> Accepted:
-    with httpx.Client(base_url=system.url, headers={"Origin": system.url}) as client:
-        client.get("/api/session")
-        token = {"X-CSRFToken": client.cookies["csrftoken"]}
-        signed_in = client.post(
-            "/api/session", json={"username": username, "password": password}, headers=token
-        )
-        assert signed_in.status_code == 200, signed_in.text
+    with system.signed_in(username=username, password=password) as client:
         (project,) = client.get("/api/projects").json()
-        (summary,) = client.get(f"/api/projects/{project['id']}/tasks").json()
+        tasks = client.get(f"/api/projects/{project['id']}/tasks").json()
+        (summary,) = (task for task in tasks if task["state"] == "accepted")
         task = client.get(f"/api/tasks/{summary['id']}").json()
     index = {each["id"]: each["index"] for each in task["series"]["slices"]}
     names = {each["id"]: each["name"] for each in task["labels"]}
@@ -312,6 +306,14 @@ def _check_dicom_seg(path: Path, accepted: Accepted, originals: list[Original]) 
         found[index, labels[segment]] = frame > 0
     assert {key for key, mask in found.items() if mask.any()} == accepted.keys()
     assert all(np.array_equal(found[key], mask) for key, mask in accepted.items())
+
+
+def _check_black(path: Path) -> None:
+    """A picture of the screen where the name stood."""
+    with Image.open(path) as picture:
+        seen = np.asarray(picture.convert("L"))
+    assert seen.size > 1000
+    assert seen.max() < 3
 
 
 def _point(original: Original, column: int, row: int) -> npt.NDArray[np.float64]:

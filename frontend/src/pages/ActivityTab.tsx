@@ -12,7 +12,7 @@ export function ActivityTab({ project }: { project: Project }) {
       <Table verticalSpacing={4}>
         <Table.Thead>
           <Table.Tr>
-            <Table.Th w={60}>No.</Table.Th><Table.Th w={190}>When</Table.Th><Table.Th w={140}>Who</Table.Th>
+            <Table.Th w={60}>No.</Table.Th><Table.Th w={200}>When</Table.Th><Table.Th w={140}>Who</Table.Th>
             <Table.Th w={200}>What</Table.Th><Table.Th>Details</Table.Th>
           </Table.Tr>
         </Table.Thead>
@@ -20,7 +20,7 @@ export function ActivityTab({ project }: { project: Project }) {
           {data?.pages.flat().map((event) => (
             <Table.Tr key={event.number}>
               <Table.Td c="dimmed">{event.number}</Table.Td>
-              <Table.Td>{new Date(event.at).toLocaleString()}</Table.Td>
+              <Table.Td style={{ whiteSpace: "nowrap" }}>{new Date(event.at).toLocaleString()}</Table.Td>
               <Table.Td>{event.actor}</Table.Td>
               <Table.Td>{event.action.replaceAll("_", " ")}</Table.Td>
               <Table.Td>
@@ -45,5 +45,10 @@ function detailsOf(data: Readonly<Record<string, unknown>>): string {
   const told = Object.entries(data).filter(([, value]) => value !== "" && value !== null);
   return told.length === 0
     ? ""
-    : ` · ${told.map(([name, value]) => `${name.replaceAll("_", " ")}: ${typeof value === "string" ? value : JSON.stringify(value)}`).join(", ")}`;
+    : ` · ${told.map(([name, value]) => `${name.replaceAll("_", " ")}: ${inWords(value)}`).join(", ")}`;
+}
+
+function inWords(value: unknown): string {
+  if (typeof value === "string") return value;
+  return Array.isArray(value) && value.length > 0 ? `(${value.map(inWords).join(", ")})` : JSON.stringify(value);
 }

@@ -138,7 +138,7 @@ function Drawing({ series, source, boxes, onDrawn }: DrawingProps) {
   };
   return (
     // As large as fits, in the slice's own proportions: a box then is where it is drawn.
-    <div style={{ position: "relative", margin: "0 auto", width: `min(100%, ${(58 * columns) / rows}vh)`, aspectRatio: `${columns} / ${rows}`, background: "black" }}>
+    <div style={{ position: "relative", margin: "0 auto", width: `min(100%, ${(46 * columns) / rows}vh)`, aspectRatio: `${columns} / ${rows}`, background: "black" }}>
       <img src={source} alt="" draggable={false} style={{ width: "100%", height: "100%", display: "block" }} data-testid="black-out-image" />
       <svg
         viewBox={`0 0 ${columns} ${rows}`} preserveAspectRatio="none" data-testid="black-out-canvas"

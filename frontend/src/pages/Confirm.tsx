@@ -6,12 +6,14 @@ interface Props {
   opened: boolean;
   title: string;
   action: string;
+  /** What not doing it is called, where "Cancel" could be taken for the action. */
+  stay?: string;
   children: ReactNode;
   onConfirm: () => void;
   onClose: () => void;
 }
 
-export function Confirm({ opened, title, action, children, onConfirm, onClose }: Props) {
+export function Confirm({ opened, title, action, stay = "Cancel", children, onConfirm, onClose }: Props) {
   const confirm = () => {
     onConfirm();
     onClose();
@@ -21,7 +23,7 @@ export function Confirm({ opened, title, action, children, onConfirm, onClose }:
       <Stack>
         <Text size="sm">{children}</Text>
         <Group justify="flex-end">
-          <Button variant="default" onClick={onClose} data-autofocus>Cancel</Button>
+          <Button variant="default" onClick={onClose} data-autofocus>{stay}</Button>
           <Button color="red" onClick={confirm}>{action}</Button>
         </Group>
       </Stack>

@@ -9,6 +9,7 @@ import { useAct } from "../app/useAct";
 import { Empty } from "./Empty";
 import type { Project } from "./ProjectPage";
 import { ReidentifyButton } from "./ReidentifyButton";
+import { sizeInWords } from "./words";
 
 type Format = Schemas["ExportOut"]["format"];
 
@@ -77,7 +78,7 @@ export function ExportsTab({ project }: { project: Project }) {
                         component="a" href={`/api/exports/${made.id}/file`} download size="compact-sm" variant="light"
                         leftSection={<IconDownload size={14} />}
                       >
-                        Download ({(made.size_bytes / 1024).toFixed(0)} KB)
+                        Download ({sizeInWords(made.size_bytes)})
                       </Button>
                     </Group>
                   )}

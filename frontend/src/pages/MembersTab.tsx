@@ -1,5 +1,5 @@
 /** Who works in the project, and as what. */
-import { ActionIcon, Button, Group, Select, Stack, Table, Text, TextInput } from "@mantine/core";
+import { ActionIcon, Button, Code, Group, Select, Stack, Table, Text, TextInput } from "@mantine/core";
 import { IconUserMinus, IconUserPlus } from "@tabler/icons-react";
 import { useState, type SyntheticEvent } from "react";
 import { client, dataOf, throwRefusal, type Schemas } from "../api/client";
@@ -106,7 +106,7 @@ function AddMember({ projectId }: { projectId: string }) {
     <form onSubmit={submit}>
       <Group align="flex-end">
         <TextInput
-          label="Add somebody" description="By their user name; an administrator makes accounts with `delineate user add`."
+          label="Add somebody" description={<>By their user name; an administrator makes accounts with <Code>delineate user add</Code>.</>}
           required value={username} onChange={(event) => setUsername(event.currentTarget.value)}
         />
         <Select

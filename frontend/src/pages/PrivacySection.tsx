@@ -71,7 +71,7 @@ export function PrivacySection({ project }: { project: Project }) {
           />
         </Stack>
       </Radio.Group>
-      {isKept && <Alert color="red" icon={<IconAlertTriangle />} title="Patients can be known">{KEEP_WARNING}</Alert>}
+      {isKept && <Alert color="red" icon={<IconAlertTriangle />} title="Patients can be identified">{KEEP_WARNING}</Alert>}
       <Radio.Group
         label="Dates" value={privacy.dates}
         onChange={(value) => setPrivacy({ ...privacy, dates: value === "removed" ? "removed" : "shifted" })}

@@ -20,6 +20,7 @@ import { SettingsTab } from "./SettingsTab";
 import { StudiesTab } from "./StudiesTab";
 import { SubjectsTab } from "./SubjectsTab";
 import { TasksTab } from "./TasksTab";
+import { counted, slicesInWords } from "./words";
 
 export type Project = Schemas["ProjectDetail"];
 
@@ -31,14 +32,15 @@ interface Tab {
   content: (project: Project) => ReactNode;
 }
 
+// What is done daily first, then what the project is made of, then who looks after it.
 const TABS: readonly Tab[] = [
   { name: "studies", title: "Studies", icon: <IconPhoto size={16} />, content: (project) => <StudiesTab project={project} /> },
-  { name: "subjects", title: "Subjects", icon: <IconUser size={16} />, needs: "manage_subjects", content: (project) => <SubjectsTab project={project} /> },
-  { name: "quarantine", title: "Quarantine", icon: <IconShieldLock size={16} />, needs: "release", content: (project) => <QuarantineTab project={project} /> },
   { name: "tasks", title: "Tasks", icon: <IconChecklist size={16} />, content: (project) => <TasksTab project={project} /> },
+  { name: "quarantine", title: "Quarantine", icon: <IconShieldLock size={16} />, needs: "release", content: (project) => <QuarantineTab project={project} /> },
   { name: "labels", title: "Labels", icon: <IconTags size={16} />, content: (project) => <LabelsTab project={project} /> },
-  { name: "members", title: "Members", icon: <IconUsers size={16} />, content: (project) => <MembersTab project={project} /> },
+  { name: "subjects", title: "Subjects", icon: <IconUser size={16} />, needs: "manage_subjects", content: (project) => <SubjectsTab project={project} /> },
   { name: "exports", title: "Exports", icon: <IconDownload size={16} />, needs: "export", content: (project) => <ExportsTab project={project} /> },
+  { name: "members", title: "Members", icon: <IconUsers size={16} />, content: (project) => <MembersTab project={project} /> },
   { name: "activity", title: "Activity", icon: <IconActivity size={16} />, needs: "view_audit", content: (project) => <ActivityTab project={project} /> },
   { name: "settings", title: "Settings", icon: <IconSettings size={16} />, needs: "manage", content: (project) => <SettingsTab project={project} /> },
 ];
@@ -70,7 +72,7 @@ export function ProjectPage() {
           <Title order={1} size="h2">{project.name}</Title>
           <Badge variant="light" color="gray">{project.role}</Badge>
         </Group>
-        {progress && <Standing progress={progress} />}
+        {progress !== undefined && progress.slices > 0 && <Standing progress={progress} />}
       </Group>
       {model.data?.trained === false && (
         <Text size="sm" c="yellow.5" role="note">
@@ -82,7 +84,7 @@ export function ProjectPage() {
         <Tabs.List mb="md">
           {tabs.map(({ name, title, icon }) => (
             <Tabs.Tab
-              key={name} value={name} leftSection={icon}
+              key={name} value={name} leftSection={icon} px="xs"
               rightSection={name === "quarantine" && held.data !== undefined && held.data.length > 0 && (
                 <Badge size="sm" color="yellow" circle={held.data.length < 10} aria-label={`${held.data.length} held`}>{held.data.length}</Badge>
               )}
@@ -106,8 +108,8 @@ function Standing({ progress }: { progress: Schemas["Progress"] }) {
   const total = Object.values(progress.tasks).reduce((sum, n) => sum + n, 0);
   return (
     <Text size="sm" c="dimmed">
-      {progress.tasks.accepted} of {total} tasks accepted · {progress.accepted_masks} masks ·{" "}
-      {progress.prepared_slices} of {progress.slices} slices prepared
+      {progress.tasks.accepted} of {counted(total, "task")} accepted · {counted(progress.accepted_masks, "mask")} ·{" "}
+      {progress.prepared_slices} of {slicesInWords(progress.slices)} prepared
     </Text>
   );
 }

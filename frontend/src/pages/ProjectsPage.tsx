@@ -87,10 +87,10 @@ function CreateDialog({ opened, onClose }: { opened: boolean; onClose: () => voi
           />
           <Checkbox
             label="Keep patients' identities" checked={keepsIdentities}
-            description="Otherwise they are removed from everything that is uploaded."
+            description="Otherwise they are removed from everything that is uploaded. More is chosen in the project's Settings, before the first upload: dates, and escrow, the way back to the patients."
             onChange={(event) => setKeepsIdentities(event.currentTarget.checked)}
           />
-          {keepsIdentities && <Alert color="red" title="Patients can be known">{KEEP_WARNING}</Alert>}
+          {keepsIdentities && <Alert color="red" title="Patients can be identified">{KEEP_WARNING}</Alert>}
           <Group justify="flex-end">
             <Button variant="default" onClick={onClose}>Cancel</Button>
             <Button type="submit" loading={create.isPending}>Create project</Button>

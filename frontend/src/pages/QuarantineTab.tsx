@@ -1,5 +1,5 @@
 /** Series that may show a patient's name in their pixels: a lead looks, lets them go, or blacks out what stands there. */
-import { Alert, Button, Group, Kbd, Loader, Paper, Progress, SimpleGrid, Stack, Text, Title } from "@mantine/core";
+import { Alert, Button, Group, Kbd, Loader, Paper, Progress, Stack, Text, Title } from "@mantine/core";
 import { useHotkeys } from "@mantine/hooks";
 import { IconLockOpen2, IconRectangleFilled } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
@@ -18,6 +18,7 @@ import { seriesInWords, slicesInWords } from "./words";
 type HeldSeries = Schemas["HeldSeriesOut"];
 
 const CARD_SIDE = 360;
+const CARDS = { display: "grid", gap: "var(--mantine-spacing-md)", gridTemplateColumns: "repeat(auto-fill, minmax(min(100%, 320px), 1fr))" };
 // Of more slices than this the card shows the middle one: they are read for every picture.
 const BRIGHTEST_ON_CARDS_OF = 100;
 
@@ -101,35 +102,38 @@ export function QuarantineTab({ project }: { project: Project }) {
           <Button variant="default" onClick={() => setReleasing({ of: "the project", series: list })}>Release all…</Button>
         )}
       </Group>
-      {byStudy(list).map((ofStudy) => (
-        <Stack key={ofStudy.id} gap="xs">
-          <Group justify="space-between">
-            <Group gap="xs">
-              <Title order={2} size="h5">Study {ofStudy.number}</Title>
-              <Text ff="monospace" size="sm" c="dimmed">{ofStudy.subject}</Text>
+      <div style={CARDS}>
+        {byStudy(list).map((ofStudy) => (
+          // Studies of one series lie side by side; one of several has a row.
+          <Stack key={ofStudy.id} gap="xs" style={ofStudy.series.length > 1 ? { gridColumn: "1 / -1" } : undefined}>
+            <Group justify="space-between" mih={30}>
+              <Group gap="xs">
+                <Title order={2} size="h5">Study {ofStudy.number}</Title>
+                <Text ff="monospace" size="sm" c="dimmed">{ofStudy.subject}</Text>
+              </Group>
+              {ofStudy.series.length > 1 && (
+                <Button
+                  size="compact-sm" variant="subtle"
+                  onClick={() => setReleasing({ of: `study ${ofStudy.number}`, series: ofStudy.series })}
+                >
+                  Release all of study {ofStudy.number}…
+                </Button>
+              )}
             </Group>
-            {ofStudy.series.length > 1 && (
-              <Button
-                size="compact-sm" variant="subtle"
-                onClick={() => setReleasing({ of: `study ${ofStudy.number}`, series: ofStudy.series })}
-              >
-                Release all of study {ofStudy.number}…
-              </Button>
-            )}
-          </Group>
-          <SimpleGrid cols={{ base: 1, sm: 2, lg: 3 }}>
-            {ofStudy.series.map((series) => (
-              <Card
-                key={series.id} series={series} name={seriesInWords(series, ofStudy.series)}
-                isSelected={series.id === selected?.id}
-                onSelect={() => setSelectedId(series.id)}
-                onRelease={() => letGo(series)}
-                onBlackOut={() => setOpened(series)}
-              />
-            ))}
-          </SimpleGrid>
-        </Stack>
-      ))}
+            <div style={CARDS}>
+              {ofStudy.series.map((series) => (
+                <Card
+                  key={series.id} series={series} name={seriesInWords(series, ofStudy.series)}
+                  isSelected={series.id === selected?.id}
+                  onSelect={() => setSelectedId(series.id)}
+                  onRelease={() => letGo(series)}
+                  onBlackOut={() => setOpened(series)}
+                />
+              ))}
+            </div>
+          </Stack>
+        ))}
+      </div>
       {opened && <BlackOutDialog key={opened.id} series={opened} projectId={project.id} onClose={() => setOpened(undefined)} />}
       <Confirm
         opened={releasing !== undefined}

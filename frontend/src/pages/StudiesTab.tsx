@@ -21,6 +21,7 @@ export function StudiesTab({ project }: { project: Project }) {
   const tasks = useQuery(queries.tasks(project.id));
   const [deleting, setDeleting] = useState<Schemas["StudyOut"]>();
   const stateOf = new Map(tasks.data?.map((task) => [task.series_id, task.state]));
+  const keepsIdentities = project.privacy.identities === "kept";
   const mayUpload = project.actions.includes("upload");
   const mayDelete = project.actions.includes("delete_study");
   const mayRelease = project.actions.includes("release");
@@ -36,10 +37,12 @@ export function StudiesTab({ project }: { project: Project }) {
   );
   return (
     <Stack>
-      {mayUpload && <Uploads projectId={project.id} />}
+      {mayUpload && <Uploads projectId={project.id} keepsIdentities={keepsIdentities} />}
       {mayRelease && held > 0 && (
         <Alert color="yellow" data-testid="held-notice">
-          {held} series may show a patient&apos;s name in their pixels: nobody else can open them until you have looked.{" "}
+          {held === 1
+            ? "1 series may show a patient's name in its pixels: nobody else can open it until you have looked. "
+            : `${held} series may show patients' names in their pixels: nobody else can open them until you have looked. `}
           <Anchor component={Link} to={quarantinePage} size="sm">To the quarantine</Anchor>
         </Alert>
       )}
@@ -48,65 +51,67 @@ export function StudiesTab({ project }: { project: Project }) {
       {studies.data?.length === 0 && (
         <Empty title="No studies yet">
           {mayUpload
-            ? "Drop DICOM, NIfTI, NRRD or pictures, or a zip of them, into the field above. Names and dates of patients are removed on the way in. Images that do not say who is on them take it from a subjects.csv among the files, with the columns file and subject."
+            ? "Drop DICOM, NIfTI, NRRD or pictures, folders or archives of them, into the field above. Images that do not say who is on them take it from a subjects.csv among the files, with the columns file and subject. What is kept of patients is chosen in Settings, and most of it before the first upload."
             : "A project lead uploads studies; they appear here by themselves."}
         </Empty>
       )}
       {studies.data !== undefined && studies.data.length > 0 && (
-        <Table highlightOnHover verticalSpacing="xs">
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th>Study</Table.Th>
-              <Table.Th>Subject</Table.Th>
-              <Table.Th>Series</Table.Th>
-              <Table.Th>Size</Table.Th>
-              <Table.Th w={180}>Prepared</Table.Th>
-              <Table.Th>Task</Table.Th>
-              <Table.Th />
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {studies.data.flatMap((study) => [
-              ...(study.series.length > 0 ? [] : [
-                <Table.Tr key={study.id} data-testid="study-without-series">
-                  <Table.Td>{study.number}</Table.Td>
-                  <Table.Td><Text ff="monospace" size="sm">{study.subject}</Text></Table.Td>
-                  <Table.Td colSpan={4}><References references={study.references} /></Table.Td>
-                  <Table.Td>
-                    <Group justify="flex-end">{mayDelete && <DeleteButton study={study} onDelete={setDeleting} />}</Group>
-                  </Table.Td>
-                </Table.Tr>,
-              ]),
-              ...study.series.map((series, position) => (
-                <Table.Tr key={series.id} data-testid="series-row">
-                  <Table.Td>{position === 0 && study.number}</Table.Td>
-                  <Table.Td>{position === 0 && <Text ff="monospace" size="sm">{study.subject}</Text>}</Table.Td>
-                  <Table.Td>
-                    <Group gap={6} wrap="nowrap">
-                      {seriesInWords(series, study.series)}
-                      <Oddities oddities={series.oddities} />
-                    </Group>
-                    {position === 0 && <References references={study.references} />}
-                  </Table.Td>
-                  <Table.Td>{series.columns} × {series.rows}, {slicesInWords(series.slices)}</Table.Td>
-                  <Table.Td>
-                    {series.quarantine === "held" ? <Badge variant="light" color="yellow">in quarantine</Badge> : <Prepared series={series} />}
-                  </Table.Td>
-                  <Table.Td>{series.quarantine !== "held" && <TaskState state={stateOf.get(series.id) ?? "open"} />}</Table.Td>
-                  <Table.Td>
-                    <Group gap="xs" justify="flex-end" wrap="nowrap">
-                      {series.quarantine !== "held" && <OpenButton seriesId={series.id} />}
-                      {series.quarantine === "held" && mayRelease && (
-                        <Button component={Link} to={quarantinePage} size="compact-sm" variant="subtle">Look at it</Button>
-                      )}
-                      {mayDelete && position === 0 && <DeleteButton study={study} onDelete={setDeleting} />}
-                    </Group>
-                  </Table.Td>
-                </Table.Tr>
-              )),
-            ])}
-          </Table.Tbody>
-        </Table>
+        <Table.ScrollContainer minWidth={820}>
+          <Table highlightOnHover verticalSpacing="xs">
+            <Table.Thead>
+              <Table.Tr>
+                <Table.Th>Study</Table.Th>
+                <Table.Th>Subject</Table.Th>
+                <Table.Th>Series</Table.Th>
+                <Table.Th>Size</Table.Th>
+                <Table.Th w={180}>Prepared</Table.Th>
+                <Table.Th>Task</Table.Th>
+                <Table.Th />
+              </Table.Tr>
+            </Table.Thead>
+            <Table.Tbody>
+              {studies.data.flatMap((study) => [
+                ...(study.series.length > 0 ? [] : [
+                  <Table.Tr key={study.id} data-testid="study-without-series">
+                    <Table.Td>{study.number}</Table.Td>
+                    <Table.Td><Text ff="monospace" size="sm">{study.subject}</Text></Table.Td>
+                    <Table.Td colSpan={4}><References references={study.references} /></Table.Td>
+                    <Table.Td>
+                      <Group justify="flex-end">{mayDelete && <DeleteButton study={study} onDelete={setDeleting} />}</Group>
+                    </Table.Td>
+                  </Table.Tr>,
+                ]),
+                ...study.series.map((series, position) => (
+                  <Table.Tr key={series.id} data-testid="series-row">
+                    <Table.Td>{position === 0 && study.number}</Table.Td>
+                    <Table.Td>{position === 0 && <Text ff="monospace" size="sm">{study.subject}</Text>}</Table.Td>
+                    <Table.Td>
+                      <Group gap={6} wrap="nowrap">
+                        {seriesInWords(series, study.series)}
+                        <Oddities oddities={series.oddities} />
+                      </Group>
+                      {position === 0 && <References references={study.references} />}
+                    </Table.Td>
+                    <Table.Td>{series.columns} × {series.rows}, {slicesInWords(series.slices)}</Table.Td>
+                    <Table.Td>
+                      {series.quarantine === "held" ? <Badge variant="light" color="yellow">in quarantine</Badge> : <Prepared series={series} />}
+                    </Table.Td>
+                    <Table.Td>{series.quarantine !== "held" && <TaskState state={stateOf.get(series.id) ?? "open"} />}</Table.Td>
+                    <Table.Td>
+                      <Group gap="xs" justify="flex-end" wrap="nowrap">
+                        {series.quarantine !== "held" && <OpenButton seriesId={series.id} />}
+                        {series.quarantine === "held" && mayRelease && (
+                          <Button component={Link} to={quarantinePage} size="compact-sm" variant="subtle">Look at it</Button>
+                        )}
+                        {mayDelete && position === 0 && <DeleteButton study={study} onDelete={setDeleting} />}
+                      </Group>
+                    </Table.Td>
+                  </Table.Tr>
+                )),
+              ])}
+            </Table.Tbody>
+          </Table>
+        </Table.ScrollContainer>
       )}
       <Confirm
         opened={deleting !== undefined}

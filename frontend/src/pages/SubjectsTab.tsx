@@ -46,67 +46,74 @@ export function SubjectsTab({ project }: { project: Project }) {
           aria-label="Search subjects" placeholder="Pseudonym" leftSection={<IconSearch size={16} />}
           value={search} onChange={(event) => setSearch(event.currentTarget.value)}
         />
-        <Button
-          variant="default" leftSection={<IconArrowMerge size={16} />}
-          disabled={selected.length < 2} onClick={() => setMerging(true)}
-        >
-          Merge…
-        </Button>
+        <Group gap="sm">
+          {selected.length < 2 && subjects.data.length > 1 && (
+            <Text size="sm" c="dimmed">Tick those that are one patient.</Text>
+          )}
+          <Button
+            variant="default" leftSection={<IconArrowMerge size={16} />}
+            disabled={selected.length < 2} onClick={() => setMerging(true)}
+          >
+            Merge…
+          </Button>
+        </Group>
       </Group>
       {shown.length === 0 && <Text c="dimmed" size="sm">No subject is called so.</Text>}
       {shown.length > 0 && (
-        <Table highlightOnHover verticalSpacing="xs">
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th w={40} />
-              <Table.Th>Subject</Table.Th>
-              <Table.Th ta="right">Studies</Table.Th>
-              <Table.Th ta="right">Series</Table.Th>
-              <Table.Th ta="right">Slices</Table.Th>
-              <Table.Th ta="right">Accepted masks</Table.Th>
-              <Table.Th>Added</Table.Th>
-              <Table.Th w={180} />
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {shown.map((subject) => (
-              <Table.Tr key={subject.id} data-testid="subject-row">
-                <Table.Td>
-                  <Checkbox
-                    aria-label={`Choose ${subject.pseudonym}`} disabled={isLeaving(subject)}
-                    checked={selected.includes(subject)}
-                    onChange={(event) => choose(subject.id, event.currentTarget.checked)}
-                  />
-                </Table.Td>
-                <Table.Td>
-                  <Text ff="monospace" size="sm">{subject.pseudonym}</Text>
-                  {subject.aliases.length > 0 && (
-                    <Text size="xs" c="dimmed">also <span style={{ fontFamily: "monospace" }}>{subject.aliases.join(", ")}</span></Text>
-                  )}
-                </Table.Td>
-                <Table.Td ta="right">{subject.studies}</Table.Td>
-                <Table.Td ta="right">{subject.series}</Table.Td>
-                <Table.Td ta="right">{subject.slices}</Table.Td>
-                <Table.Td ta="right">{subject.accepted_masks}</Table.Td>
-                <Table.Td>{subject.added_at === null ? "" : new Date(subject.added_at).toLocaleDateString()}</Table.Td>
-                <Table.Td>
-                  {isLeaving(subject) ? <Leaving subject={subject} /> : (
-                    <Group justify="flex-end">
-                      <Tooltip label={`Erase ${subject.pseudonym}…`}>
-                        <ActionIcon
-                          variant="subtle" color="red" aria-label={`Erase ${subject.pseudonym}`}
-                          onClick={() => setErasing(subject)}
-                        >
-                          <IconEraser size={16} />
-                        </ActionIcon>
-                      </Tooltip>
-                    </Group>
-                  )}
-                </Table.Td>
+        <Table.ScrollContainer minWidth={820}>
+          <Table highlightOnHover verticalSpacing="xs">
+            <Table.Thead>
+              <Table.Tr>
+                <Table.Th w={40} />
+                <Table.Th>Subject</Table.Th>
+                <Table.Th ta="right">Studies</Table.Th>
+                <Table.Th ta="right">Series</Table.Th>
+                <Table.Th ta="right">Slices</Table.Th>
+                <Table.Th ta="right">Accepted masks</Table.Th>
+                <Table.Th>Added</Table.Th>
+                <Table.Th w={180} />
               </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
+            </Table.Thead>
+            <Table.Tbody>
+              {shown.map((subject) => (
+                <Table.Tr key={subject.id} data-testid="subject-row">
+                  <Table.Td>
+                    <Checkbox
+                      aria-label={`Choose ${subject.pseudonym}`} disabled={isLeaving(subject)}
+                      checked={selected.includes(subject)}
+                      onChange={(event) => choose(subject.id, event.currentTarget.checked)}
+                    />
+                  </Table.Td>
+                  <Table.Td>
+                    <Text ff="monospace" size="sm">{subject.pseudonym}</Text>
+                    {subject.aliases.length > 0 && (
+                      <Text size="xs" c="dimmed">also <span style={{ fontFamily: "monospace" }}>{subject.aliases.join(", ")}</span></Text>
+                    )}
+                  </Table.Td>
+                  <Table.Td ta="right">{subject.studies}</Table.Td>
+                  <Table.Td ta="right">{subject.series}</Table.Td>
+                  <Table.Td ta="right">{subject.slices}</Table.Td>
+                  <Table.Td ta="right">{subject.accepted_masks}</Table.Td>
+                  <Table.Td>{subject.added_at === null ? "" : new Date(subject.added_at).toLocaleDateString()}</Table.Td>
+                  <Table.Td>
+                    {isLeaving(subject) ? <Leaving subject={subject} /> : (
+                      <Group justify="flex-end">
+                        <Tooltip label={`Erase ${subject.pseudonym}…`}>
+                          <ActionIcon
+                            variant="subtle" color="red" aria-label={`Erase ${subject.pseudonym}`}
+                            onClick={() => setErasing(subject)}
+                          >
+                            <IconEraser size={16} />
+                          </ActionIcon>
+                        </Tooltip>
+                      </Group>
+                    )}
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+        </Table.ScrollContainer>
       )}
       {merging && selected.length > 1 && (
         <MergeDialog

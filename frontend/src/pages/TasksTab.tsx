@@ -8,7 +8,7 @@ import { queries } from "../api/queries";
 import { Empty } from "./Empty";
 import type { Project } from "./ProjectPage";
 import { TaskState } from "./taskStates";
-import { slicesInWords } from "./words";
+import { modalityInWords, slicesInWords } from "./words";
 
 type Task = Schemas["TaskSummary"];
 type Filter = "todo" | "review" | "all";
@@ -50,37 +50,39 @@ export function TasksTab({ project }: { project: Project }) {
           Every series of the project&apos;s studies is a task. New ones appear here as studies come in.
         </Empty>
       ) : (
-        <Table highlightOnHover>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th>Study</Table.Th><Table.Th>Subject</Table.Th><Table.Th>Modality</Table.Th>
-              <Table.Th>Masks</Table.Th><Table.Th>State</Table.Th><Table.Th>Since</Table.Th><Table.Th />
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {shown.map((task) => (
-              <Table.Tr key={task.id} data-testid="task-row">
-                <Table.Td>{task.study_number}</Table.Td>
-                <Table.Td><Text ff="monospace" size="sm">{task.subject}</Text></Table.Td>
-                <Table.Td>{task.modality}, {slicesInWords(task.slices)}</Table.Td>
-                <Table.Td>{task.accepted_masks}</Table.Td>
-                <Table.Td>
-                  <TaskState state={task.state} />
-                  {task.state === "returned" && task.last_comment && (
-                    <Text size="xs" c="dimmed" mt={4}>“{task.last_comment}”</Text>
-                  )}
-                  {task.state === "submitted" && task.submitted_by && (
-                    <Text size="xs" c="dimmed" mt={4}>by {task.submitted_by}</Text>
-                  )}
-                </Table.Td>
-                <Table.Td><Text size="sm" c="dimmed">{new Date(task.state_changed_at).toLocaleString()}</Text></Table.Td>
-                <Table.Td ta="right">
-                  <Button component={Link} to={`/tasks/${task.id}`} size="compact-sm" variant="light">Open</Button>
-                </Table.Td>
+        <Table.ScrollContainer minWidth={820}>
+          <Table highlightOnHover>
+            <Table.Thead>
+              <Table.Tr>
+                <Table.Th>Study</Table.Th><Table.Th>Subject</Table.Th><Table.Th>Modality</Table.Th>
+                <Table.Th>Masks</Table.Th><Table.Th>State</Table.Th><Table.Th>Since</Table.Th><Table.Th />
               </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
+            </Table.Thead>
+            <Table.Tbody>
+              {shown.map((task) => (
+                <Table.Tr key={task.id} data-testid="task-row">
+                  <Table.Td>{task.study_number}</Table.Td>
+                  <Table.Td><Text ff="monospace" size="sm">{task.subject}</Text></Table.Td>
+                  <Table.Td>{modalityInWords(task.modality)}, {slicesInWords(task.slices)}</Table.Td>
+                  <Table.Td>{task.accepted_masks}</Table.Td>
+                  <Table.Td>
+                    <TaskState state={task.state} />
+                    {task.state === "returned" && task.last_comment && (
+                      <Text size="xs" c="dimmed" mt={4}>“{task.last_comment}”</Text>
+                    )}
+                    {task.state === "submitted" && task.submitted_by && (
+                      <Text size="xs" c="dimmed" mt={4}>by {task.submitted_by}</Text>
+                    )}
+                  </Table.Td>
+                  <Table.Td><Text size="sm" c="dimmed">{new Date(task.state_changed_at).toLocaleString()}</Text></Table.Td>
+                  <Table.Td ta="right">
+                    <Button component={Link} to={`/tasks/${task.id}`} size="compact-sm" variant="light">Open</Button>
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+        </Table.ScrollContainer>
       )}
     </Stack>
   );

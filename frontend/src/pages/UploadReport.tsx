@@ -20,9 +20,11 @@ export function UploadReport({ projectId, upload }: { projectId: string; upload:
   const fates = fatesOf(report);
   const shown = fate ?? fates[0]?.fate ?? "";
   const lines = chosenLines(report, { fate: shown, code });
+  const nameOfLine = ({ file }: Schemas["FileFate"]) => nameOf(upload.id, file, upload.files_total);
+  const isNamed = lines.some((line) => nameOfLine(line) !== undefined);
   return (
     <Stack gap="xs">
-      <Group>
+      <Group gap="xs">
         <SegmentedControl size="xs" value={shown} aria-label="Fate"
           onChange={(next) => {
             setFate(next);
@@ -40,15 +42,17 @@ export function UploadReport({ projectId, upload }: { projectId: string; upload:
       <Table.ScrollContainer minWidth={400} mah={320}>
         <Table withRowBorders={false} verticalSpacing={2}>
           <Table.Thead>
-            <Table.Tr><Table.Th w={90}>File no.</Table.Th><Table.Th>Name</Table.Th><Table.Th>Why</Table.Th></Table.Tr>
+            <Table.Tr><Table.Th w={90}>File no.</Table.Th>{isNamed && <Table.Th w="40%">Name</Table.Th>}<Table.Th>Why</Table.Th></Table.Tr>
           </Table.Thead>
           <Table.Tbody>
             {lines.slice(0, SHOWN).map((line) => (
               <Table.Tr key={line.file}>
                 <Table.Td>{line.file}</Table.Td>
-                <Table.Td style={{ overflowWrap: "anywhere" }}>
-                  <bdi>{nameOf(upload.id, line.file, upload.files_total) ?? <Text span size="sm" c="dimmed">–</Text>}</bdi>
-                </Table.Td>
+                {isNamed && (
+                  <Table.Td style={{ overflowWrap: "anywhere" }}>
+                    <bdi>{nameOfLine(line) ?? <Text span size="sm" c="dimmed">in an archive</Text>}</bdi>
+                  </Table.Td>
+                )}
                 <Table.Td>{line.message || "It went in."}</Table.Td>
               </Table.Tr>
             ))}
@@ -56,7 +60,7 @@ export function UploadReport({ projectId, upload }: { projectId: string; upload:
         </Table>
       </Table.ScrollContainer>
       {lines.length > SHOWN && <Text size="xs" c="dimmed">and {counted(lines.length - SHOWN, "more file")}</Text>}
-      <Text size="xs" c="dimmed">Names can identify people: the server does not keep them, only the tab that sent the files knows them.</Text>
+      <Text size="xs" c="dimmed">Files are numbered, as names can identify people: the server keeps none. The tab that sent them shows those of its last upload, not of files within archives.</Text>
     </Stack>
   );
 }

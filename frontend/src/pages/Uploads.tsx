@@ -10,27 +10,29 @@ import { showRefusal } from "../app/refusals";
 import { useAct } from "../app/useAct";
 import { timeInWords } from "../upload/pace";
 import {
-  beginTransfer, cancelTransfer, continueTransfer, forgetAddress, pauseTransfer, subscribe, transferOf, type Transfer,
+  beginTransfer, cancelTransfer, continueTransfer, forgetAddress, hasSent, pauseTransfer, subscribe, transferOf,
+  type Transfer,
 } from "../upload/transfers";
 import { Confirm } from "./Confirm";
 import { UploadReport } from "./UploadReport";
 import { counted, sizeInWords } from "./words";
 
-const SHOWN = 5;
+const SHOWN = 3;
 
 type Upload = Schemas["UploadSummary"];
 
-export function Uploads({ projectId }: { projectId: string }) {
+export function Uploads({ projectId, keepsIdentities }: { projectId: string; keepsIdentities: boolean }) {
   const queryClient = useQueryClient();
   const uploads = useQuery(queries.uploads(projectId));
   const me = useQuery(queries.me());
   const transfer = useSyncExternalStore(subscribe, () => transferOf(projectId));
   const folder = useRef<HTMLInputElement>(null);
+  const [areAllShown, setAllShown] = useState(false);
 
   const onEnd = () => void queryClient.invalidateQueries({ queryKey: queries.uploads(projectId).queryKey });
   const send = (files: readonly File[]) => void beginTransfer(projectId, files, onEnd).catch(showRefusal);
   const isUnfinished = (upload: Upload) =>
-    upload.state === "arriving" && upload.expected_bytes !== null && upload.by === me.data?.username;
+    upload.state === "arriving" && upload.expected_bytes !== null && upload.by === me.data?.username && !hasSent(upload.id);
   // What this page is sending is shown as that.
   const listed = uploads.data?.filter(({ id }) => id !== transfer?.uploadId) ?? [];
   const rest = listed.filter((upload) => !isUnfinished(upload));
@@ -44,7 +46,9 @@ export function Uploads({ projectId }: { projectId: string }) {
           <div>
             <Text size="sm">Drop folders, DICOM, NIfTI, NRRD, pictures, zips or tars here, or click to choose files</Text>
             <Text size="xs" c="dimmed">
-              Only what an image needs is kept: names, dates and numbers of patients are left behind.
+              {keepsIdentities
+                ? "This project keeps patients' names, numbers and dates."
+                : "Only what an image needs is kept: names and numbers of patients are left behind."}
             </Text>
           </div>
         </Group>
@@ -65,14 +69,21 @@ export function Uploads({ projectId }: { projectId: string }) {
         <Unfinished key={upload.id} projectId={projectId} upload={upload} />
       ))}
       {rest.length > 0 && (
-        <Accordion variant="separated" chevronPosition="left">
-          {rest.slice(0, SHOWN).map((upload) => (
+        <Accordion variant="contained" chevronPosition="left">
+          {(areAllShown ? rest : rest.slice(0, SHOWN)).map((upload) => (
             <Accordion.Item key={upload.id} value={upload.id}>
               <Accordion.Control><UploadLine upload={upload} /></Accordion.Control>
               <Accordion.Panel><UploadReport projectId={projectId} upload={upload} /></Accordion.Panel>
             </Accordion.Item>
           ))}
         </Accordion>
+      )}
+      {rest.length > SHOWN && (
+        <Group>
+          <Button size="compact-xs" variant="subtle" onClick={() => setAllShown(!areAllShown)}>
+            {areAllShown ? "Show the last uploads only" : `Show all ${rest.length} uploads`}
+          </Button>
+        </Group>
       )}
     </Stack>
   );
@@ -102,9 +113,9 @@ function TransferPanel({ projectId, transfer, onEnd }: { projectId: string; tran
         </Text>
         <Text size="xs" c="dimmed">{paceInWords(transfer)}</Text>
       </Group>
-      <Confirm opened={cancelling} title="Cancel this upload?" action="Cancel the upload"
+      <Confirm opened={cancelling} title="Cancel this upload?" action="Cancel the upload" stay="Go on"
         onConfirm={() => void cancelTransfer(projectId, onEnd).catch(showRefusal)} onClose={() => setCancelling(false)}>
-        What has been sent is removed from the server.
+        What has been sent is removed from the server; nothing of it goes in.
       </Confirm>
     </Paper>
   );

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { referencesInWords, seriesInWords } from "./words";
+import { referencesInWords, seriesInWords, sizeInWords } from "./words";
 
 const series = (changes: Partial<Parameters<typeof seriesInWords>[0]> = {}) => ({
   modality: "MR", number: 4, volume: 1, series_uid: "2.25.1", ...changes,
@@ -12,6 +12,10 @@ describe("a series in words", () => {
 
   it("is its modality alone without a number", () => {
     expect(seriesInWords(series({ number: 0 }), [series({ number: 0 })])).toBe("MR");
+  });
+
+  it("is other where the images do not say", () => {
+    expect(seriesInWords(series({ modality: "" }), [])).toBe("OT · series 4");
   });
 
   it("says which volume it is where its DICOM series holds several", () => {
@@ -27,5 +31,13 @@ describe("references in words", () => {
 
   it("may be one", () => {
     expect(referencesInWords([{ modality: "SEG", count: 1 }])).toBe("1 reference: SEG");
+  });
+});
+
+describe("a size in words", () => {
+  it.each([
+    [0, "0 KB"], [1, "1 KB"], [39_206, "39 KB"], [1024 ** 2, "1.0 MB"], [5_306_368, "5.1 MB"], [3 * 1024 ** 3, "3.00 GB"],
+  ])("of %i bytes is %s", (bytes, words) => {
+    expect(sizeInWords(bytes)).toBe(words);
   });
 });

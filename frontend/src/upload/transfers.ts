@@ -34,6 +34,7 @@ interface Running {
 }
 
 const running = new Map<string, Running>();
+const sent = new Set<string>();
 const listeners = new Set<() => void>();
 
 export function subscribe(listener: () => void): () => void {
@@ -43,6 +44,11 @@ export function subscribe(listener: () => void): () => void {
 
 export function transferOf(projectId: string): Transfer | undefined {
   return running.get(projectId)?.state;
+}
+
+/** Whether this tab has sent all of it, whatever a list says that is a moment older. */
+export function hasSent(uploadId: string): boolean {
+  return sent.has(uploadId);
 }
 
 /** Sends files as one upload; `onEnd` is told when it is complete, or cancelled. */
@@ -131,6 +137,8 @@ function newUpload(projectId: string, bundle: Bundle, onEnd: () => void): Upload
     },
     onError: (error) => change(projectId, { stage: "stopped", message: refusalIn(error).message }),
     onSuccess: () => {
+      const uploadId = upload.url === null ? undefined : idIn(upload.url);
+      if (uploadId !== undefined) sent.add(uploadId);
       forget(projectId);
       onEnd();
     },

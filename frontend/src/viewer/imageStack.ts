@@ -208,9 +208,14 @@ function parseInstances(value: unknown): Map<string, Instance> {
   return new Map(
     value.map((instance: Record<string, { Value?: unknown[] } | undefined>) => [
       String(instance["00080018"]?.Value?.[0]),
-      instance as Instance,
+      withModality(instance) as Instance,
     ]),
   );
+}
+
+/** Cornerstone asks every image's modality whether it is nuclear medicine, and shows none that has no modality. */
+function withModality(instance: Record<string, { Value?: unknown[] } | undefined>): Record<string, unknown> {
+  return instance["00080060"]?.Value?.[0] === undefined ? { ...instance, "00080060": { vr: "CS", Value: ["OT"] } } : instance;
 }
 
 function absolute(path: string): string {

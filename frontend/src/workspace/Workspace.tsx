@@ -2,6 +2,7 @@
 import { Alert, Anchor, Badge, Button, Notification } from "@mantine/core";
 import { useCallback, useEffect, useEffectEvent, useMemo, useState, type ReactNode } from "react";
 import { Link } from "react-router";
+import { modalityInWords } from "../pages/words";
 import type { Runner } from "../session/runner";
 import { currentPlace, keyOf, type Intent } from "../session/session";
 import type { ImageStack } from "../viewer/imageStack";
@@ -139,7 +140,7 @@ export function Workspace({ task, reloadTask }: WorkspaceProps) {
           {task.project_name}
         </Anchor>
         <span className={classes.title}>
-          Study {series.study_number} · {series.subject} · {series.modality}
+          Study {series.study_number} · {series.subject} · {modalityInWords(series.modality)}
         </span>
         <Badge variant="light" color={STATE_COLORS[task.state]} data-testid="task-state" data-state={task.state}>
           {STATE_NAMES[task.state]}

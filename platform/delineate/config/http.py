@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
@@ -89,6 +90,11 @@ def _invalid(_request: HttpRequest, error: ValidationError) -> HttpResponse:
     )
 
 
+def _too_large(_request: HttpRequest, _error: RequestDataTooBig) -> HttpResponse:
+    sentence = "What was sent is larger than it may be; files go in as uploads."
+    return _answer(413, {"code": "too_large", "message": sentence, "data": {}})
+
+
 def _of_ninja(_request: HttpRequest, error: HttpError) -> HttpResponse:
     if error.status_code == 403:
         code, sentence = "csrf_failed", "The page is out of date: reload it and try again."
@@ -117,6 +123,7 @@ _TRANSLATIONS = (
     (AuthenticationError, _not_signed_in),
     (Http404, _no_such_object),
     (ValidationError, _invalid),
+    (RequestDataTooBig, _too_large),
     (HttpError, _of_ninja),
     (Exception, _unexpected),
 )

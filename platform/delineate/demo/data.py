@@ -1,8 +1,9 @@
 """The demo's studies as DICOM files, made from values: nothing is read but what two packages bring.
 
-A functional MR volume that nibabel brings, a CT slice that pydicom brings, and a CT phantom drawn
-here. Coordinates are DICOM's patient frame (mm; x to the left, y to the back, z to the head);
-volumes are indexed (slice, row, column). Equal calls give equal bytes.
+A functional MR volume that nibabel brings, a CT slice that pydicom brings, and two that are drawn
+here: a CT phantom, and an ultrasound film with a name in its pixels. Coordinates are DICOM's
+patient frame (mm; x to the left, y to the back, z to the head); volumes are indexed (slice, row,
+column). Equal calls give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    UltrasoundMultiFrameImageStorage,
+)
 
 Volume = npt.NDArray[np.int16]  # (slices, rows, columns)
 Field = npt.NDArray[np.float32]  # (rows, columns)
@@ -30,6 +38,13 @@ PHANTOM_SIDE: Final = 256
 PHANTOM_PIXEL_MM: Final = 1.4
 PHANTOM_SLICE_MM: Final = 5.0
 CT_INTERCEPT: Final = -1024
+
+ULTRASOUND_FRAMES: Final = 8
+ULTRASOUND_ROWS: Final = 360
+ULTRASOUND_COLUMNS: Final = 480
+ULTRASOUND_NAME: Final = "SAMPLE^SONIA   *1961-04-12"
+# Of what is written into every frame: left, top, right, bottom, in pixels.
+ULTRASOUND_TEXT_BOX: Final = (8, 6, 330, 30)
 
 
 @dataclass(frozen=True)
@@ -140,6 +155,47 @@ def computed_tomography_file() -> bytes:
     # By its path: pydicom's own function for test files would ask the network.
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     return (folder / "CT_small.dcm").read_bytes()
+
+
+def ultrasound_file() -> bytes:
+    """A film of a cyst that pulsates, with a made-up patient's name written into its frames."""
+    dataset = Dataset()
+    dataset.SOPClassUID = UltrasoundMultiFrameImageStorage
+    dataset.StudyInstanceUID = _uid("us study")
+    dataset.SeriesInstanceUID = _uid("us series")
+    dataset.SOPInstanceUID = _uid("us film")
+    dataset.Modality = "US"
+    dataset.PatientID, dataset.PatientName = "DEMO-US", "Sample^Sonia"
+    dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
+    dataset.NumberOfFrames = ULTRASOUND_FRAMES
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = ULTRASOUND_ROWS, ULTRASOUND_COLUMNS
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = _ultrasound_frames().tobytes()
+    return _file(dataset)
+
+
+def _ultrasound_frames() -> npt.NDArray[np.uint8]:
+    """(frames, rows, columns): a fan of speckle with a dark cyst, below a line of text."""
+    steps_y = np.arange(ULTRASOUND_ROWS, dtype=np.float32)
+    steps_x = np.arange(ULTRASOUND_COLUMNS, dtype=np.float32) - ULTRASOUND_COLUMNS / 2
+    y, x = np.meshgrid(steps_y, steps_x, indexing="ij")
+    depth, angle = np.hypot(x, y + 40), np.arctan2(x, y + 40)
+    fan = (depth > 100) & (depth < 370) & (np.abs(angle) < 0.62)
+    noise = np.random.default_rng(20261126)
+    frames = np.zeros((ULTRASOUND_FRAMES, ULTRASOUND_ROWS, ULTRASOUND_COLUMNS), np.uint8)
+    for number, frame in enumerate(frames):
+        swelling = 1 + 0.15 * np.sin(2 * np.pi * number / ULTRASOUND_FRAMES)
+        cyst = np.hypot((x + 15) / 58, (y - 200) / 40) < swelling
+        tissue = np.where(cyst, 14, 120 - 0.2 * depth) * noise.rayleigh(0.8, x.shape)
+        frame[fan] = np.clip(tissue, 0, 255)[fan].astype(np.uint8)
+        picture = Image.fromarray(frame)
+        left, top, _, _ = ULTRASOUND_TEXT_BOX
+        writing = ImageDraw.Draw(picture)
+        writing.text((left, top), ULTRASOUND_NAME, fill=235, font=ImageFont.load_default(20))
+        frame[:] = np.asarray(picture)
+    return frames
 
 
 def _phantom_slice(z_mm: float, *, first_mm: float, noise: np.random.Generator) -> Volume:

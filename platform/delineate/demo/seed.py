@@ -1,4 +1,6 @@
-"""What a newcomer finds: three people, a model, a project with labels, and three studies.
+"""What a newcomer finds: three people, a model, a project with labels, and four studies.
+
+One of the studies is an ultrasound with a name in its pixels: it waits in quarantine for the lead.
 
 Every step looks first whether it was done, so that this can be run at each start and after any
 interruption. What people change afterwards (a name, a password, a deleted study) stays as it is.
@@ -43,6 +45,7 @@ STUDIES: Final[Mapping[str, Callable[[], bytes]]] = {
     "phantom.zip": data.phantom_zip,
     "mr.zip": data.magnetic_resonance_zip,
     "ct.dcm": data.computed_tomography_file,
+    "us.dcm": data.ultrasound_file,
 }
 # A decoder of random weights draws something from most seeds and nothing from some: this one reacts
 # to prompts on the phantom.

@@ -7,13 +7,12 @@ from uuid import UUID
 
 from django.http import FileResponse, HttpRequest
 from ninja import Router, Schema, Status
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from delineate.accounts.models import User
 from delineate.exports import selectors, services
 from delineate.exports.models import Export, Format
 from delineate.jobs import JobState
-from delineate.projects.escrow import FILE_AT_MOST_BYTES
 from delineate.projects.permissions import Action, require
 from delineate.projects.selectors import project_for
 
@@ -36,7 +35,7 @@ class EscrowIn(Schema):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    escrow: str = Field(max_length=FILE_AT_MOST_BYTES)
+    escrow: str
 
 
 class ExportOut(Schema):

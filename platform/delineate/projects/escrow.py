@@ -54,6 +54,8 @@ def read_escrow(text: str, *, project_id: UUID, public_key: bytes) -> EscrowFile
 
     Neither says anything of what was in it.
     """
+    if len(text) > FILE_AT_MOST_BYTES:
+        raise _unreadable()
     try:
         file = EscrowFile.model_validate_json(text)
     except ValidationError:

@@ -108,7 +108,7 @@ def parse(data: bytes) -> Dataset:
     _refuse_deflate_bomb(data)
     bare = data[_PREAMBLE_BYTES:_GROUP_LENGTH_AT] != b"DICM"
     if bare and not _begins_like_dicom(data):
-        raise Refused("not_dicom", "The file is not DICOM.")
+        raise Refused("not_dicom", "The file is no image of a known kind.")
     try:
         with warnings.catch_warnings():
             # Ill-formed values are common and are judged below, by what is used of them.
@@ -117,7 +117,7 @@ def parse(data: bytes) -> Dataset:
             _say_transfer_syntax(dataset)
             give_missing_uids(dataset, data)
     except InvalidDicomError as error:
-        raise Refused("not_dicom", "The file is not DICOM.") from error
+        raise Refused("not_dicom", "The file is no image of a known kind.") from error
     except MemoryError:
         raise
     except Exception as error:  # pydicom raises what its parts raise, down to struct.error

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 
 from delineate.demo import data
+from delineate.studies.burned_in import Reason, reason_to_hold
 
 
 def series_of(archive: bytes) -> list[pydicom.Dataset]:
@@ -95,6 +96,7 @@ def test_a_tissue_has_its_density_where_it_lies(phantom, place_mm, hounsfield):
 def test_equal_calls_give_equal_bytes():
     assert data.phantom_zip() == data.phantom_zip()
     assert data.magnetic_resonance_zip() == data.magnetic_resonance_zip()
+    assert data.ultrasound_file() == data.ultrasound_file()
 
 
 def test_every_instance_of_a_series_has_its_own_name(phantom, magnetic_resonance):
@@ -107,3 +109,17 @@ def test_every_instance_of_a_series_has_its_own_name(phantom, magnetic_resonance
 def test_the_ct_slice_is_pydicoms():
     dataset = pydicom.dcmread(io.BytesIO(data.computed_tomography_file()))
     assert (dataset.Modality, dataset.Rows, dataset.Columns) == ("CT", 128, 128)
+
+
+def test_every_frame_of_the_ultrasound_has_a_name_in_it_and_is_held():
+    dataset = pydicom.dcmread(io.BytesIO(data.ultrasound_file()))
+    assert reason_to_hold(dataset) == Reason.ULTRASOUND
+    frames = dataset.pixel_array
+    assert len(frames) == data.ULTRASOUND_FRAMES
+    left, top, right, bottom = data.ULTRASOUND_TEXT_BOX
+    written = frames[:, top:bottom, left:right]
+    assert (written.max(axis=(1, 2)) > 200).all()
+    around = frames.copy()
+    around[:, top:bottom, left:right] = 0
+    assert not around[:, : bottom + 10].any()  # all of the text lies in its box
+    assert (frames[:, 150, 300] != frames[0, 150, 300]).any()  # and it is a film

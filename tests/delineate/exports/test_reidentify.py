@@ -153,8 +153,9 @@ def test_another_key_is_refused_and_not_repeated(exported, lead, key, change, co
     assert not Event.objects.filter(action="export_reidentified").exists()
 
 
-def test_what_is_no_json_is_no_key(exported, lead):
-    assert code_of(ask(lead, exported, "key")) == (422, "escrow_unreadable")
+@pytest.mark.parametrize("text", ["key", "k" * 5000])
+def test_another_file_is_no_key(exported, lead, text):
+    assert code_of(ask(lead, exported, text)) == (422, "escrow_unreadable")
 
 
 def test_an_export_of_a_project_without_escrow_has_no_way_back(exported, lead, key):

@@ -82,7 +82,7 @@ def test_what_is_refused_is_listed_by_number(project, tmp_path, capsys):
     (tmp_path / "anna.txt").write_text("no image")
     assert run(project, tmp_path / "anna.txt") == 1
     out = capsys.readouterr().out
-    assert "file 1: The file is not DICOM. [not_dicom]" in out
+    assert "file 1: The file is no image of a known kind. [not_dicom]" in out
     assert "anna" not in out
 
 

@@ -59,7 +59,7 @@ def test_an_ingested_upload_tells_the_fate_of_every_file(project, lead):
         "file": 2,
         "fate": "refused",
         "code": "not_dicom",
-        "message": "The file is not DICOM.",
+        "message": "The file is no image of a known kind.",
     }
     (listed,) = lead.get(f"/api/projects/{project.id}/uploads").json()
     assert listed == {key: value for key, value in told.items() if key != "report"}

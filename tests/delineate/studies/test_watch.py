@@ -105,7 +105,7 @@ def test_a_file_that_was_refused_is_named(project, incoming):
     (incoming / "a" / "scan.dcm").write_bytes(written(image()))
     _take(watched(project, incoming))
     report = (incoming / "refused" / "a.report.txt").read_text()
-    assert "a/letter.doc: refused: The file is not DICOM. [not_dicom]" in report
+    assert "a/letter.doc: refused: The file is no image of a known kind. [not_dicom]" in report
     assert "a/scan.dcm: stored" in report
     assert (incoming / "refused" / "a" / "letter.doc").exists()
 
