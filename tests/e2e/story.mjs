@@ -416,6 +416,10 @@ async function goToSliceWithMark(mark) {
 
 async function shot(name) {
   shots += 1;
+  // What is opening is open in the picture.
+  await page.evaluate(() =>
+    Promise.allSettled(document.getAnimations().filter((each) => each instanceof CSSTransition).map(({ finished }) => finished)),
+  );
   await page.screenshot({ path: `${folder}/shots/${String(shots).padStart(2, "0")}-${name.replaceAll(" ", "-")}.png` });
 }
 

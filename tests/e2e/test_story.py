@@ -159,7 +159,7 @@ def _keep_evidence(folder: Path) -> None:
 def _keep_pictures(shots: Path, *, to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     for name in KEPT_PICTURES:
-        (shot,) = shots.glob(f"*-{name}.png")
+        (shot,) = shots.glob(f"[0-9][0-9]-{name}.png")
         with Image.open(shot) as picture:
             # 256 colours: a third of the size, and no difference to the eye.
             picture.convert("RGB").quantize(256).save(to / f"{name}.png", optimize=True)

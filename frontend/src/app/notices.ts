@@ -33,6 +33,9 @@ export function useNotices(projectId: string): void {
 
     const invalidate = (...key: string[]) => void queryClient.invalidateQueries({ queryKey: ["project", projectId, ...key] });
 
+    const invalidateProject = () =>
+      void queryClient.invalidateQueries({ queryKey: queries.project(projectId).queryKey, exact: true });
+
     const open = () => {
       const address = new URL(`/ws/projects/${projectId}`, window.location.href);
       address.protocol = address.protocol.replace("http", "ws");
@@ -44,6 +47,8 @@ export function useNotices(projectId: string): void {
       socket.onmessage = ({ data }: MessageEvent<string>) => {
         const what = whatOf(data);
         const stale = what === undefined ? undefined : STALE[what];
+        // Some of its settings can be chosen only while it has no studies.
+        if (what === "studies" || what === "study_deleted") invalidateProject();
         if (stale === undefined) invalidate();
         else stale.forEach((part) => invalidate(part));
       };

@@ -52,7 +52,7 @@ export function PrivacySection({ project }: { project: Project }) {
         <Title order={2} size="h4">Privacy</Title>
         <Text size="sm" c="dimmed">
           What is kept of who patients are, of everything that is uploaded from now on. Names that are drawn in the
-          pixels stay.
+          pixels stay until you black them out in the quarantine.
         </Text>
       </div>
       <Radio.Group

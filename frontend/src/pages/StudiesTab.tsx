@@ -94,7 +94,7 @@ export function StudiesTab({ project }: { project: Project }) {
                     </Table.Td>
                     <Table.Td>{series.columns} × {series.rows}, {slicesInWords(series.slices)}</Table.Td>
                     <Table.Td>
-                      {series.quarantine === "held" ? <Badge variant="light" color="yellow">in quarantine</Badge> : <Prepared series={series} />}
+                      {series.quarantine === "held" ? <Held /> : <Prepared series={series} />}
                     </Table.Td>
                     <Table.Td>{series.quarantine !== "held" && <TaskState state={stateOf.get(series.id) ?? "open"} />}</Table.Td>
                     <Table.Td>
@@ -145,6 +145,15 @@ function Oddities({ oddities }: { oddities: Schemas["SeriesOut"]["oddities"] }) 
       <ThemeIcon variant="light" color="yellow" size="sm" tabIndex={0} aria-label={sentences.join(" ")} role="img" data-testid="oddities">
         <IconAlertTriangle size={14} />
       </ThemeIcon>
+    </Tooltip>
+  );
+}
+
+function Held() {
+  const why = "A name may stand in its pixels: a lead looks at it before anybody can open it.";
+  return (
+    <Tooltip multiline w={260} label={why} events={{ hover: true, focus: true, touch: true }}>
+      <Badge variant="light" color="yellow" tabIndex={0} aria-label={`in quarantine: ${why}`}>in quarantine</Badge>
     </Tooltip>
   );
 }

@@ -43,7 +43,7 @@ export function SubjectsTab({ project }: { project: Project }) {
     <Stack>
       <Group justify="space-between">
         <TextInput
-          aria-label="Search subjects" placeholder="Pseudonym" leftSection={<IconSearch size={16} />}
+          aria-label="Search subjects" placeholder="Find a subject" leftSection={<IconSearch size={16} />}
           value={search} onChange={(event) => setSearch(event.currentTarget.value)}
         />
         <Group gap="sm">

@@ -47,7 +47,9 @@ export function TasksTab({ project }: { project: Project }) {
       </Group>
       {shown.length === 0 ? (
         <Empty title={filter === "review" ? "Nothing waits for a review" : "Nothing to do"}>
-          Every series of the project&apos;s studies is a task. New ones appear here as studies come in.
+          {filter === "review"
+            ? "Tasks appear here as annotators submit them."
+            : "Every series of the project's studies is a task. New ones appear here as studies come in; what is in quarantine, once a lead has released it."}
         </Empty>
       ) : (
         <Table.ScrollContainer minWidth={820}>

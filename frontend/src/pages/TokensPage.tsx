@@ -1,5 +1,5 @@
 /** One's API tokens: what programs use in one's name, where they reach, and ending that. */
-import { Badge, Button, Code, Group, Loader, Stack, Table, Text, Title } from "@mantine/core";
+import { Anchor, Badge, Button, Code, Group, Loader, Stack, Table, Text, Title } from "@mantine/core";
 import { IconPlus } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
@@ -106,6 +106,10 @@ function Examples() {
   return (
     <Stack gap="xs" mt="md">
       <Title order={2} size="h4">How a program uses one</Title>
+      <Text size="sm">
+        <Code>$PROJECT</Code> is the project&apos;s id, as the address of its page has it. All that can be asked for is described{" "}
+        <Anchor href="/api/docs" size="sm">here</Anchor>.
+      </Text>
       {examples(window.location.origin).map(({ title, code }) => (
         <Stack key={title} gap={4}>
           <Text size="sm" c="dimmed">{title}:</Text>
