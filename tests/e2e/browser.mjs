@@ -16,8 +16,8 @@ export function launch(executablePath) {
 }
 
 /** A page on which somebody has signed in. */
-export async function signedIn(browser, url, person) {
-  const page = await (await browser.newContext({ viewport: { width: 1440, height: 900 } })).newPage();
+export async function signedIn(browser, url, person, viewport = { width: 1440, height: 900 }) {
+  const page = await (await browser.newContext({ viewport })).newPage();
   page.setDefaultTimeout(30_000);
   page.on("pageerror", (error) => tell("page error", { message: String(error) }));
   await page.goto(url);

@@ -7,7 +7,7 @@ const JPEG_LS = "1.2.840.10008.1.2.4.80";
 
 const browser = await launch(executablePath);
 try {
-  const page = await signedIn(browser, url, person);
+  const page = await signedIn(browser, url, person, { width: 900, height: 600 }); // drawn by the processor: small is fast
   const frames = [];
   page.on("response", (answer) => {
     if (answer.url().includes("/frames/")) frames.push(answer.body().catch(() => Buffer.alloc(0))); // left behind: no matter
