@@ -97,6 +97,7 @@ def test_what_goes_wrong_outside_the_api_is_told_alike():
     assert b'"code": "internal"' in response.content
 
 
+@pytest.mark.django_db  # an answer that is closed looks at the connection that others left
 def test_the_documentation_page_loads_nothing_from_elsewhere():
     page = Client().get("/api/docs")
     assert page.status_code == 200
