@@ -12,7 +12,9 @@ for good, so that a file that crashes its reader does not do so for ever.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+import time
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import TypeVar
 
@@ -21,8 +23,11 @@ from django.utils import timezone
 
 from delineate.errors import DelineateError
 
+logger = logging.getLogger(__name__)
+
 SILENT_AFTER = timedelta(seconds=30)
 MAX_ATTEMPTS = 5
+TELL_EVERY_S = 0.5  # how far a job has come: what people watch, and PostgreSQL does not notice
 
 
 class TakenOver(DelineateError):
@@ -90,6 +95,26 @@ def sign_of_life(job: Job) -> None:
         raise TakenOver("Another attempt has taken this job.")
 
 
+class Pulse:
+    """A running job's signs of life, given as often as it likes and taken seldom.
+
+    ``note`` saves how far the job has come and tells it, in the transaction of the sign.
+    """
+
+    def __init__(self, job: Job, note: Callable[[], None]) -> None:
+        self._job, self._note = job, note
+        self._last = 0.0
+
+    def beat(self) -> None:
+        """Raises TakenOver when this attempt is not the current one any more."""
+        if time.monotonic() - self._last < TELL_EVERY_S:
+            return
+        self._last = time.monotonic()
+        with transaction.atomic():
+            sign_of_life(self._job)
+            self._note()
+
+
 def finish(job: Job) -> None:
     """End a job well; call it in the transaction that stores its result."""
     if not _mine(job).update(state=JobState.DONE, finished_at=timezone.now()):
@@ -100,6 +125,17 @@ def finish(job: Job) -> None:
 def fail(job: Job, *, code: str, message: str) -> None:
     """End a job with a reason a person can read."""
     _end(job, state=JobState.FAILED, code=code, message=message)
+
+
+def refuse(job: Job, refusal: DelineateError, *, tell: Callable[[], None]) -> None:
+    """End a running job with a refusal and tell it; nothing where another attempt has taken it."""
+    try:
+        with transaction.atomic():
+            sign_of_life(job)
+            fail(job, code=refusal.code, message=refusal.sentence)
+            tell()
+    except TakenOver:
+        logger.info("%s %s was taken over", type(job)._meta.verbose_name, job.pk)
 
 
 def mark_sent(queryset: models.QuerySet[JobT]) -> int:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -38,7 +37,6 @@ from delineate.studies.models import Study
 
 logger = logging.getLogger(__name__)
 
-TELL_EVERY_S: Final = 0.5
 NAMED_AT_MOST: Final = 10  # series in a refusal
 MANIFEST: Final = "manifest.json"
 MANIFEST_VERSION: Final = 1
@@ -111,12 +109,12 @@ class _Run:
         self._members: list[dict[str, object]] = []
         self._study_ids: set[uuid.UUID] = set()
         self._series = self._masks = 0
-        self._told_at = 0.0
+        self._pulse = jobs.Pulse(export, self._note_progress)
 
     def to_the_end(self) -> None:
         tasks = list(self._tasks().values_list("pk", flat=True))
         self._export.series_total, self._export.series_done = len(tasks), 0
-        self._sign_of_life()
+        self._pulse.beat()
         with tempfile.TemporaryFile() as file:
             with ZipFile(file, "w") as archive:
                 self._write_all(archive, tasks)
@@ -142,7 +140,7 @@ class _Run:
                 except CannotBeWritten as refusal:
                     refusals.append(refusal)
             self._export.series_done += 1
-            self._sign_of_life()
+            self._pulse.beat()
         if refusals:
             raise _all_in_one(refusals)
         if not self._masks:
@@ -154,7 +152,7 @@ class _Run:
             self._kind.check(file, delineation)
             self._add(archive, f"{delineation.folder}/{file.name}", file.data)
             held.append(file.without_data())
-            self._sign_of_life()
+            self._pulse.beat()
         verify.check_complete(held, delineation)
         certificate = provenance.write_provenance(delineation, files=held)
         self._add(archive, f"{delineation.folder}/{certificate.name}", certificate.data)
@@ -181,7 +179,7 @@ class _Run:
         add_member(archive, MANIFEST, json.dumps(content, indent=1).encode())
 
     def _store(self, file: IO[bytes]) -> None:
-        self._sign_of_life()
+        self._pulse.beat()
         file.seek(0)
         chunks = iter(partial(file.read, storage.CHUNK_BYTES), b"")
         self._export.size_bytes = storage.put_chunks(self._export.file_key, chunks)
@@ -214,24 +212,13 @@ class _Run:
             )
             _tell(export)
 
-    def _sign_of_life(self) -> None:
-        if time.monotonic() - self._told_at < TELL_EVERY_S:
-            return
-        self._told_at = time.monotonic()
-        with transaction.atomic():
-            jobs.sign_of_life(self._export)
-            self._export.save(update_fields=["series_total", "series_done"])
-            _tell(self._export)
+    def _note_progress(self) -> None:
+        self._export.save(update_fields=["series_total", "series_done"])
+        _tell(self._export)
 
 
 def _refuse(export: Export, refusal: DelineateError) -> None:
-    try:
-        with transaction.atomic():
-            jobs.sign_of_life(export)
-            jobs.fail(export, code=refusal.code, message=refusal.sentence)
-            _tell(export)
-    except jobs.TakenOver:
-        logger.info("Export %s was taken over by another attempt", export.id)
+    jobs.refuse(export, refusal, tell=partial(_tell, export))
     storage.delete(export.file_key)
 
 

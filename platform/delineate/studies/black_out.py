@@ -9,9 +9,9 @@ is to be deleted stands in its row, and the series is held until nothing is left
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from django.db import transaction
@@ -21,17 +21,14 @@ from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.errors import Conflict, DelineateError
 from delineate.jobs import JobState
-from delineate.registry.selectors import active_digest
 from delineate.studies import black_boxes, burned_in, encoding, lossless
 from delineate.studies.black_boxes import COLOUR_BLACK, Array, BlackBox
 from delineate.studies.models import BlackOut, Instance, Quarantine, Series, Slice
 from delineate.studies.selectors import header_of
-from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, unpack_array
 
 logger = logging.getLogger(__name__)
 
-TELL_EVERY_S: Final = 0.5
 ROWS_AT_ONCE: Final = 500
 
 
@@ -60,7 +57,8 @@ def run(black_out_id: uuid.UUID) -> None:
         logger.info("Black-out %s was taken over by another attempt", black_out_id)
     except DelineateError as refusal:
         logger.info("Black-out %s was refused: %s", black_out_id, refusal.code)
-        _refuse(black_out, refusal)
+        told = partial(tell, black_out, project_id=series.study.project_id)
+        jobs.refuse(black_out, refusal, tell=told)
     finally:
         attempt.take_back()
 
@@ -80,7 +78,7 @@ class _Run:
         self._series = series
         self._boxes = [BlackBox.model_validate(box) for box in black_out.boxes]
         self._written: list[_Written] = []
-        self._told_at = 0.0
+        self._pulse = jobs.Pulse(black_out, self._note_progress)
 
     def to_the_end(self) -> None:
         if self._job.replaced_keys is None:  # else an attempt before this one came that far
@@ -100,7 +98,7 @@ class _Run:
         bits = self._bits_by_instance()
         self._job.slices_total, self._job.slices_done = len(slices), 0
         for slice_ in slices:
-            self._sign_of_life()
+            self._pulse.beat()
             stored = unpack_array(storage.get(slice_.pixels_key))
             black = self._black_of(slice_, stored, bits=bits[slice_.instance_id])
             covered = black_boxes.cover(stored, self._boxes, index=slice_.index, black=black)
@@ -174,7 +172,8 @@ class _Run:
                 boxes=[_in_words(box) for box in self._boxes],
                 slices=job.slices_total,
             )
-            prepare(list(series.slices.values_list("id", flat=True)), series=series)
+            slice_ids = list(series.slices.values_list("id", flat=True))
+            encoding.prepare(series.study.project, slice_ids)
             live.tell(series.study.project_id, "studies", id=series.study_id)
             self._tell()
 
@@ -191,14 +190,9 @@ class _Run:
             raise series_grew()
         return series
 
-    def _sign_of_life(self) -> None:
-        if time.monotonic() - self._told_at < TELL_EVERY_S:
-            return
-        self._told_at = time.monotonic()
-        with transaction.atomic():
-            jobs.sign_of_life(self._job)
-            self._job.save(update_fields=["slices_total", "slices_done"])
-            self._tell()
+    def _note_progress(self) -> None:
+        self._job.save(update_fields=["slices_total", "slices_done"])
+        self._tell()
 
     def _tell(self) -> None:
         tell(self._job, project_id=self._series.study.project_id)
@@ -209,13 +203,6 @@ def series_grew() -> Conflict:
     return Conflict(
         "Images were added to the series meanwhile; look at it once more.", code="series_grew"
     )
-
-
-def prepare(slice_ids: list[uuid.UUID], *, series: Series) -> None:
-    """See to the embeddings of what was let go; for a later model, encoding's sweep does."""
-    model_digest = active_digest(series.study.project)
-    if model_digest is not None:
-        encoding.request(slice_ids, model_digest=model_digest, priority=broker.PRIORITY_LATER)
 
 
 def tell(black_out: BlackOut, *, project_id: uuid.UUID) -> None:
@@ -245,13 +232,3 @@ def _in_words(box: BlackBox) -> str:
 def _delete(keys: list[str]) -> None:
     for key in keys:
         storage.delete(key)
-
-
-def _refuse(black_out: BlackOut, refusal: DelineateError) -> None:
-    try:
-        with transaction.atomic():
-            jobs.sign_of_life(black_out)
-            jobs.fail(black_out, code=refusal.code, message=refusal.sentence)
-            tell(black_out, project_id=black_out.series.study.project_id)
-    except jobs.TakenOver:
-        logger.info("Black-out %s was taken over by another attempt", black_out.id)

@@ -20,9 +20,11 @@ from django.utils import timezone
 
 from delineate import jobs, live, worker
 from delineate.jobs import MAX_ATTEMPTS, SILENT_AFTER, JobState
+from delineate.projects.models import Project
 from delineate.registry.models import ModelVersion
+from delineate.registry.selectors import active_digest
 from delineate.studies.models import Encoding, Series, Slice
-from delineate.studies.selectors import counted, image_of, not_held
+from delineate.studies.selectors import counted, image_of, not_held, unused_embeddings
 from mlworker.contract import broker
 from mlworker.contract.artifacts import embedding_key
 from mlworker.contract.messages import MAX_BATCH, EncodeItem, EncodeSlices, SlicesEncoded
@@ -69,6 +71,13 @@ def request(
         # twice costs one look into the store.
         _send(wanted.filter(state__in=[JobState.PENDING, JobState.RUNNING]))
     dispatch()
+
+
+def prepare(project: Project, slice_ids: Sequence[UUID]) -> None:
+    """See to the embeddings of what has come or was let go; for a later model, the sweep does."""
+    model_digest = active_digest(project)
+    if model_digest is not None and slice_ids:
+        request(slice_ids, model_digest=model_digest, priority=broker.PRIORITY_LATER)
 
 
 def request_missing() -> None:
@@ -135,9 +144,7 @@ def forget(slices: QuerySet[Slice]) -> set[str]:
         encodings = Encoding.objects.filter(slice__in=slices)
         keys = set(encodings.values_list("embedding_key", flat=True))
         encodings.delete()
-        # Equal pixels elsewhere share an embedding.
-        still_used = Encoding.objects.filter(embedding_key__in=keys)
-        return keys - set(still_used.values_list("embedding_key", flat=True))
+        return unused_embeddings(keys)
 
 
 def sweep() -> None:

@@ -11,7 +11,6 @@ others; of a series with a bad image nothing goes in, so that half of it is neve
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,7 +25,6 @@ from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects import escrow
 from delineate.projects.models import Project
-from delineate.registry.selectors import active_digest
 from delineate.studies import encoding, references, selectors
 from delineate.studies.archive import Archive, Entry, Refused
 from delineate.studies.joining import StoredFrame, StoredInstance, join_series
@@ -46,12 +44,10 @@ from delineate.studies.parts import open_blob
 from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
 from delineate.studies.reading import Whose
 from delineate.studies.references import StoredReference
-from mlworker.contract import broker
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
 
 logger = logging.getLogger(__name__)
 
-TELL_EVERY_S: Final = 0.5
 # Of each slice, for the percentiles that stand in for a missing window.
 SAMPLED_PIXELS: Final = 4096
 HELD_SENTENCE: Final = (
@@ -155,7 +151,7 @@ class _Run:
         self._read: set[int] = set()  # files, by number
         # Slices of an attempt before this one, by the first of each image.
         self._committed_before: set[uuid.UUID] = set()
-        self._told_at = 0.0
+        self._pulse = jobs.Pulse(upload, self._note_progress)
         self._keeping = Keeping()
 
     def to_the_end(self) -> None:
@@ -199,7 +195,7 @@ class _Run:
                 )
             elif not is_mapping(entry.name):
                 self._take(entry, studies)
-            self._sign_of_life()
+            self._pulse.beat()
         return studies
 
     def _take(self, entry: Entry, studies: dict[str, _Gathered]) -> None:
@@ -208,7 +204,7 @@ class _Run:
                 raise entry.refusal
             data = self._archive.read(entry)
             whose = self._whose(entry)
-            reading = reader().read(data, self._wanted, whose=whose, alive=self._sign_of_life)
+            reading = reader().read(data, self._wanted, whose=whose, alive=self._pulse.beat)
         except Refused as refused:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)
@@ -267,7 +263,7 @@ class _Run:
             for frame in reading.frames():
                 slice_id = self._slice_id(reading, frame=frame.head.number)
                 frames.append(self._store_frame(study.id, slice_id, frame))
-                self._sign_of_life()
+                self._pulse.beat()
         except Refused:
             for stored in frames:
                 self._keeping.delete(stored.key)
@@ -443,13 +439,7 @@ class _Run:
             references=len(kept),
         )
         live.tell(self._project.id, "studies", id=study.id)
-        model_digest = active_digest(self._project)
-        if model_digest is not None and slices:
-            encoding.request(
-                [slice_.id for slice_ in slices],
-                model_digest=model_digest,
-                priority=broker.PRIORITY_LATER,
-            )
+        encoding.prepare(self._project, [slice_.id for slice_ in slices])
 
     def _seal(self, study: Study, joined: dict[str, _Series], kept: list[StoredReference]) -> None:
         """Where the project has escrow: nothing readable of who the patient is remains."""
@@ -488,9 +478,7 @@ class _Run:
             self._tell()
 
     def _refuse_all(self, study: _Gathered, code: str, message: str) -> None:
-        for series in study.series.values():
-            self._refuse(series, code, message)
-        for entry in study.reference_entries:
+        for entry in study.entries:
             self._settle(entry, "refused", code, message)
         study.take_back(self._keeping)
 
@@ -512,14 +500,9 @@ class _Run:
             entry.number, {"file": entry.number, "fate": fate, "code": code, "message": message}
         )
 
-    def _sign_of_life(self) -> None:
-        if time.monotonic() - self._told_at < TELL_EVERY_S:
-            return
-        self._told_at = time.monotonic()
-        with transaction.atomic():
-            jobs.sign_of_life(self._upload)
-            self._save_progress()
-            self._tell()
+    def _note_progress(self) -> None:
+        self._save_progress()
+        self._tell()
 
     def _save_progress(self) -> None:
         self._upload.files_done = len(self._read | self._report.keys())

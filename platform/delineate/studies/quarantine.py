@@ -20,7 +20,7 @@ from delineate.errors import Conflict, Invalid, NotFound
 from delineate.jobs import JobState
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
-from delineate.studies import black_out
+from delineate.studies import black_out, encoding
 from delineate.studies.black_boxes import BlackBox
 from delineate.studies.models import BlackOut, Quarantine, Series, Slice
 from delineate.studies.tasks import black_out_task
@@ -136,7 +136,7 @@ def _let_go(held: Sequence[Series], *, project: Project, by: User) -> None:
         audit.series_released(project.id, series.id, by=by, reason=series.held_because)
     if held:
         slices = Slice.objects.filter(series__in=held).order_by("series", "index")
-        black_out.prepare(list(slices.values_list("id", flat=True)), series=held[0])
+        encoding.prepare(held[0].study.project, list(slices.values_list("id", flat=True)))
         live.tell(project.id, "studies")
 
 

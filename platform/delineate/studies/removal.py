@@ -8,6 +8,7 @@ from delineate import live, storage
 from delineate.accounts.models import User
 from delineate.audit import log as audit
 from delineate.studies.models import Encoding, Slice, Study
+from delineate.studies.selectors import unused_embeddings
 from mlworker.contract.artifacts import study_prefix
 
 
@@ -27,14 +28,9 @@ def remove_rows(study: Study, *, by: User | None) -> list[str]:
 def remove_objects(owed: Iterable[str]) -> None:
     """Remove pixels and embeddings by prefix and key; safe to do twice."""
     prefixes = [key for key in owed if key.endswith("/")]
-    embeddings = {key for key in owed if not key.endswith("/")}
-    # Equal pixels elsewhere share an embedding.
-    still_used = set(
-        Encoding.objects.filter(embedding_key__in=embeddings).values_list(
-            "embedding_key", flat=True
-        )
-    )
+    embeddings = [key for key in owed if not key.endswith("/")]
+    unused = unused_embeddings(embeddings)
     for prefix in prefixes:
         storage.delete_prefix(prefix)
-    for key in sorted(embeddings - still_used):
+    for key in sorted(unused):
         storage.delete(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -484,6 +484,13 @@ def slice_at(series: Series, index: int) -> Slice:
     if slice_ is None:
         raise NotFound("The series has no such slice.")
     return slice_
+
+
+def unused_embeddings(keys: Iterable[str]) -> set[str]:
+    """Of keys of embeddings, those that no slice has: equal pixels share one."""
+    keys = set(keys)
+    used = Encoding.objects.filter(embedding_key__in=keys)
+    return keys - set(used.values_list("embedding_key", flat=True))
 
 
 def image_of(slice_: Slice) -> SliceImage:
