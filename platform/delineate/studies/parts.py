@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import BinaryIO
 
 from delineate import storage
+from delineate.studies.seekable import Seekable
 
 
 def part_key(blob_key: str, *, offset: int) -> str:
@@ -27,41 +28,25 @@ def open_blob(key: str, *, part_sizes: Sequence[int]) -> BinaryIO:
     return io.BufferedReader(_Parts(key, part_sizes))
 
 
-class _Parts(io.RawIOBase):
+class _Parts(Seekable):
     """The parts one after another; the one that was read last stays open."""
 
     def __init__(self, key: str, sizes: Sequence[int]) -> None:
         self._key = key
+        super().__init__(sum(sizes))
         self._starts = [0, *accumulate(sizes)]  # and where the last one ends
-        self._at = 0
         self._open: tuple[int, BinaryIO] | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
-        if start + offset < 0:
-            raise OSError("before the beginning")
-        self._at = start + offset
-        return self._at
-
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what callers give
-        if self._at >= self._starts[-1]:
+        if self.at >= self.size:
             return 0
-        number = bisect_right(self._starts, self._at) - 1
-        wanted = min(len(buffer), self._starts[number + 1] - self._at)
+        number = bisect_right(self._starts, self.at) - 1
+        wanted = min(len(buffer), self._starts[number + 1] - self.at)
         part = self._part(number)
-        part.seek(self._at - self._starts[number])
+        part.seek(self.at - self._starts[number])
         data = part.read(wanted)
         buffer[: len(data)] = data
-        self._at += len(data)
+        self.at += len(data)
         return len(data)
 
     def close(self) -> None:

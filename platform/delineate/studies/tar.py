@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import BinaryIO, Final
 
+from delineate.studies.seekable import Seekable
+
 BLOCK_BYTES: Final = 512
 # Of what is said in front of a member: a path has at most 4,096 bytes, its owners and dates few.
 MAX_SAID_BYTES: Final = 1024**2
@@ -104,33 +106,18 @@ def content_of(file: BinaryIO, member: Member) -> BinaryIO:
     return io.BufferedReader(_Window(file, member.offset, member.size))
 
 
-class _Window(io.RawIOBase):
+class _Window(Seekable):
     """A part of another file; whoever uses both moves the other's position each time."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._at = file, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if start + offset < 0:
-            raise OSError("before the beginning")
-        self._at = start + offset
-        return self._at
+        super().__init__(size)
+        self._file, self._offset = file, offset
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what callers give
-        wanted = max(0, min(len(buffer), self._size - self._at))
-        data = _read(self._file, self._offset + self._at, wanted) if wanted else b""
+        wanted = max(0, min(len(buffer), self.size - self.at))
+        data = _read(self._file, self._offset + self.at, wanted) if wanted else b""
         buffer[: len(data)] = data
-        self._at += len(data)
+        self.at += len(data)
         return len(data)
 
 
