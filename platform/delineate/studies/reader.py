@@ -76,7 +76,7 @@ class ReadReference:
     pixels: bytes
 
 
-_Answer = ReadFrame | End | ReadReference
+_Answer = Described | ReadFrame | End | ReadReference
 
 
 class Reading:
@@ -132,7 +132,7 @@ class Reader:
         answers = self._exchange(data, _request(data, wanted, whose), alive=alive)
         described = next(answers)
         assert isinstance(described, Described), "reading.py begins with it"
-        return Reading(described, _without_description(answers))
+        return Reading(described, answers)
 
     def stop(self) -> None:
         """End the process; the next file starts another."""
@@ -147,7 +147,8 @@ class Reader:
 
     def _exchange(
         self, data: bytes, request: Request, *, alive: Callable[[], None]
-    ) -> Iterator[Described | _Answer]:
+    ) -> Iterator[_Answer]:
+        described: Described | None = None
         try:
             wire = self._wire(alive, patience_s=ANSWERS_WITHIN_S + len(data) / BYTES_PER_S)
             wire.send(request, data)
@@ -156,6 +157,11 @@ class Reader:
                 if isinstance(answer, Refusal):
                     self._is_busy = False
                     raise Refused(answer.code, answer.message)
+                _check_order(answer, after=described)
+                if isinstance(answer, Described):
+                    described = answer
+                    yield answer
+                    continue
                 if isinstance(answer, ReferenceHead):
                     self._is_busy = False
                     yield ReadReference(answer, bytes(payload))
@@ -164,7 +170,7 @@ class Reader:
                     self._is_busy = False
                     yield answer
                     return
-                yield answer if isinstance(answer, Described) else _frame(answer, payload)
+                yield _frame(answer, payload)
         except _TooSlow as error:
             self.stop()
             raise Refused(
@@ -285,12 +291,12 @@ def _start() -> subprocess.Popen[bytes]:
     return process
 
 
-def _without_description(
-    answers: Iterator[Described | _Answer],
-) -> Iterator[_Answer]:
-    for answer in answers:
-        assert not isinstance(answer, Described), "described once"
-        yield answer
+def _check_order(answer: Message, *, after: Described | None) -> None:
+    """What is said first is a description, once, and all after it fits it; raises ValueError."""
+    if isinstance(answer, Described) != (after is None):
+        raise ValueError("a description that lacks, or comes twice")
+    if after is not None and isinstance(answer, ReferenceHead) != after.is_reference:
+        raise ValueError("a reference where an image was described, or an image where one was")
 
 
 def _size(answer: Message) -> int:

@@ -159,6 +159,21 @@ def test_memory_is_bounded_whatever_a_file_unpacks_to(reader, monkeypatch):
     read(reader, written(image()))
 
 
+def test_answers_out_of_their_order_are_not_believed(reader, monkeypatch):
+    """A reader that hostile input has taken over says what it likes."""
+    again = (
+        "import sys; from delineate.studies import reading as r; sys.stdin.buffer.read(9); "
+        "d = r.Described(subject='S', is_named=True, study_uid='1', series_uid='1', sop_uid='1', "
+        "place=None); [sys.stdout.buffer.writelines(r.packed(d)) for _ in range(2)]"
+    )
+    monkeypatch.setattr(reader_module, "_start", lambda: _started(again))
+    reading = reader.read(written(image()), WANTED, alive=lambda: None)
+    assert reading.described.subject == "S"
+    with pytest.raises(Refused) as refusal:
+        list(reading.frames())
+    assert refusal.value.code == "reader_died"
+
+
 def _body(file: bytes) -> bytes:
     """What follows the file meta information."""
     return file[144 + int.from_bytes(file[140:144], "little") :]
