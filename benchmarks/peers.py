@@ -8,7 +8,8 @@ same sender. Orthanc is Debian's, with its own defaults, in a folder and on port
 and for the sender TCP_NODELAY is set, without which dcmtk takes 40 ms for an image. A round of
 sending ends when the last image is in the list that people see. It makes the account and the
 project "Peers" where there are none, and leaves them with what was sent. Prints a table in
-Markdown, the median of the rounds.
+Markdown, the median of the rounds. With ``--pid`` 10,000 images more are sent, and the memory of
+Delineate's processes is told on the way.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -42,6 +44,9 @@ BY_DIMSE = 200  # images of 512² in an association: a CT
 BY_STOW = 50  # images of 128² in a request …
 REQUESTS = 8  # … and requests, one after the other, in a round
 FRAMES = 40  # of 512² × 16 bit, in a round
+MANY = 10_000  # images of 128², to see whether memory grows with them
+UNCOMPRESSED = 'multipart/related; type="application/octet-stream"'
+AS_VIEWERS_ASK = "multipart/related; type=application/octet-stream; transfer-syntax=*"
 USERNAME, PROJECT, AE_TITLE = "peers", "Peers", "PEERS"
 BOUNDARY = "peers"
 AT_ONCE = {**os.environ, "TCP_NODELAY": "1"}
@@ -65,12 +70,15 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8700")
     parser.add_argument("--var", type=Path, default=Path("var"))
     parser.add_argument("--dicom-port", type=int, default=11112)
+    parser.add_argument("--pid", type=int, help="of `delineate up`: its memory is measured, too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="delineate-peers-") as made:
         folder = Path(made)
         ours = delineate(arguments.url, arguments.var, arguments.dicom_port)
         with orthanc(folder) as theirs:
             measure(ours, theirs, folder)
+    if arguments.pid is not None:
+        measure_memory(ours, arguments.pid)
 
 
 def measure(ours: Peer, theirs: Peer, folder: Path) -> None:
@@ -96,14 +104,25 @@ def measure(ours: Peer, theirs: Peer, folder: Path) -> None:
     _line(f"STOW-RS, {BY_STOW} images of 128² in a request, acknowledged per second", sent)
     _line("the same, until all are listed", seen)
 
-    taken = _times(2)
     addresses = [_frame_of_512(peer) for peer in (ours, theirs)]
-    for _ in range(ROUNDS):
-        for place, peer in enumerate((ours, theirs)):
-            taken[place].append(
-                statistics.median(_fetch_s(peer, addresses[place]) for _ in range(FRAMES)) * 1e3
-            )
-    _line("WADO-RS, a frame of 512² × 16 bit, p50 in ms", taken)
+    for name, accept in (("uncompressed", UNCOMPRESSED), ("as viewers ask", AS_VIEWERS_ASK)):
+        taken = _times(2)
+        for _ in range(ROUNDS):
+            for place, peer in enumerate((ours, theirs)):
+                times = [_fetch_s(peer, addresses[place], accept=accept) for _ in range(FRAMES)]
+                taken[place].append(statistics.median(times) * 1e3)
+        _line(f"WADO-RS, a frame of 512² × 16 bit {name}, p50 in ms", taken)
+
+
+def measure_memory(ours: Peer, pid: int) -> None:
+    """What Delineate holds, a process and all that it started, as more and more comes in."""
+    print("\n| images sent by STOW-RS | proportional set size of all processes, MiB |\n|---|---|")
+    supervisor = psutil.Process(pid)
+    for sent in range(0, MANY + 1, MANY // 5):
+        if sent:
+            bodies = [_multipart(_study(BY_STOW, side=128)) for _ in range(MANY // 5 // BY_STOW)]
+            _send_by_stow(ours, bodies)
+        print(f"| {sent} | {_held_by(supervisor) / 1024**2:.0f} |", flush=True)
 
 
 def delineate(url: str, var: Path, dicom_port: int) -> Peer:
@@ -221,19 +240,21 @@ def _frame_of_512(peer: Peer) -> str:
     return f"/studies/{study}/series/{series}/instances/{sop}/frames/1"
 
 
-def _fetch_s(peer: Peer, address: str) -> float:
+def _fetch_s(peer: Peer, address: str, *, accept: str) -> float:
     began = time.perf_counter()
-    answer = peer.dicomweb.get(
-        address,
-        headers={
-            "Accept": 'multipart/related; type="application/octet-stream"',
-            "Accept-Encoding": "identity",
-        },
-    )
+    answer = peer.dicomweb.get(address, headers={"Accept": accept, "Accept-Encoding": "identity"})
     taken_s = time.perf_counter() - began
     assert answer.is_success, answer.text
-    assert len(answer.content) > 512 * 512 * 2
+    assert accept != UNCOMPRESSED or len(answer.content) > 512 * 512 * 2
     return taken_s
+
+
+def _held_by(process: psutil.Process) -> int:
+    total = 0
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            total += int(each.memory_full_info().pss)
+    return total
 
 
 def _study(count: int, *, side: int) -> list[bytes]:
