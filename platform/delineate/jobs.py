@@ -68,7 +68,11 @@ JobT = TypeVar("JobT", bound=Job)
 def claim(model: type[JobT], job_id: object) -> JobT | None:
     """Take a job that is owed; None when it is gone, ended, or alive in other hands."""
     with transaction.atomic():
-        job = model._default_manager.select_for_update(skip_locked=True).filter(pk=job_id).first()
+        job = (
+            model._default_manager.select_for_update(skip_locked=True, no_key=True)
+            .filter(pk=job_id)
+            .first()
+        )
         if job is None or job.state not in (JobState.PENDING, JobState.RUNNING):
             return None
         alive = job.heartbeat_at > timezone.now() - SILENT_AFTER
@@ -152,7 +156,7 @@ def release_after_silence(
     now = timezone.now()
     with transaction.atomic():
         silent = list(
-            model._default_manager.select_for_update(skip_locked=True).filter(
+            model._default_manager.select_for_update(skip_locked=True, no_key=True).filter(
                 state__in=states, heartbeat_at__lt=now - SILENT_AFTER
             )
         )

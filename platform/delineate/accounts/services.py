@@ -84,7 +84,7 @@ def set_password(user: User, *, new: str) -> None:
     """Replace somebody's password without knowing it, for who administers the machine."""
     _check_password(new, user=user)
     with transaction.atomic():
-        user = User.objects.select_for_update().get(pk=user.pk)
+        user = User.objects.select_for_update(no_key=True).get(pk=user.pk)
         user.set_password(new)
         user.save(update_fields=["password"])
         audit.password_changed(user.username, by=None)

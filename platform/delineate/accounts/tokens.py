@@ -59,7 +59,7 @@ def make_token(
     expires_at = _expiry(now, days=days)
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     with transaction.atomic():
-        User.objects.select_for_update().get(pk=user.pk)
+        User.objects.select_for_update(no_key=True).get(pk=user.pk)
         if len(tokens_of(user)) >= TOKENS_AT_MOST:
             raise Conflict(
                 f"{user.username} has {TOKENS_AT_MOST} API tokens already; revoke some first.",

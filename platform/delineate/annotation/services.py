@@ -227,7 +227,7 @@ def open_task(series: Series, *, by: User) -> Task:
 
 def _lock(task: Task) -> Task:
     locked = (
-        Task.objects.select_for_update(of=("self",))
+        Task.objects.select_for_update(of=("self",), no_key=True)
         .select_related("series__study__project", "series__study__subject", "submitted_by")
         .filter(pk=task.pk)
         .first()
@@ -247,7 +247,7 @@ def _lock_draft(task: Task, *, slice_: Slice, label: Label) -> Draft:
     )
     if is_new:
         begin_work(task.series_id)
-    return Draft.objects.select_for_update().get(slice=slice_, label=label)
+    return Draft.objects.select_for_update(no_key=True).get(slice=slice_, label=label)
 
 
 def _move(task: Task, move: Move) -> None:

@@ -2,8 +2,10 @@
 
 A chain per project, and one for the installation (project None). Appending takes a lock on the
 chain until the transaction ends, so numbers have no gaps and no two events follow the same one;
-call it last in a transaction, after the rows' own locks. The database refuses to change or remove
-events (migration 0002); what somebody with the database's own rights does is found by ``verify``.
+call it last in a transaction, after the rows' own locks. Rows that others refer to are locked with
+``no_key``: references are looked up when a transaction commits, this lock in its hand. The database
+refuses to change or remove events (migration 0002); what somebody with the database's own rights
+does is found by ``verify``.
 """
 
 from __future__ import annotations

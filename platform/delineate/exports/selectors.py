@@ -78,7 +78,7 @@ def delineation_of(task_id: UUID, *, among: QuerySet[Task]) -> Delineation | Non
     with transaction.atomic():
         # The lock holds off acceptances, and moves of the task that might follow them.
         task = (
-            among.select_for_update(of=("self",))
+            among.select_for_update(of=("self",), no_key=True)
             .select_related("series__study__subject")
             .filter(pk=task_id)
             .first()

@@ -15,6 +15,7 @@ from delineate.accounts.permissions import require_all_projects
 from delineate.audit import log as audit
 from delineate.errors import Conflict, Invalid, NotFound
 from delineate.projects.escrow import EscrowFile, new_escrow
+from delineate.projects.locking import lock
 from delineate.projects.models import Label, Membership, Project, Role
 from delineate.projects.permissions import Action, require
 from delineate.projects.privacy import Identities, Policy
@@ -62,7 +63,7 @@ def rename_project(project: Project, *, name: str, by: User) -> Project:
     require(by, Action.MANAGE, project)
     name = _project_name(name)
     with transaction.atomic():
-        project = _lock(project)
+        project = lock(project.id)
         before, project.name = project.name, name
         project.save(update_fields=["name"])
         audit.project_renamed(project.id, by=by, before=before, after=name)
@@ -78,7 +79,7 @@ def change_privacy(project: Project, *, policy: Policy, by: User) -> Project:
     """
     require(by, Action.MANAGE, project)
     with transaction.atomic():
-        project = _lock(project)
+        project = lock(project.id)
         if policy.identities is not project.privacy.identities:
             _refuse_with_studies(
                 project, "Whether identities are kept is chosen before the first upload."
@@ -98,7 +99,7 @@ def begin_escrow(project: Project, *, by: User) -> EscrowFile:
     """
     require(by, Action.MANAGE, project)
     with transaction.atomic():
-        project = _lock(project)
+        project = lock(project.id)
         if project.has_escrow:
             raise Conflict("This project's identities are sealed already.", code="escrow_begun")
         if project.privacy.identities is Identities.KEPT:
@@ -122,7 +123,7 @@ def add_label(project: Project, *, name: str, color: str, by: User) -> Label:
     """
     require(by, Action.MANAGE, project)
     with transaction.atomic():
-        label = _add_label(_lock(project), label=NewLabel(name, color), by=by)
+        label = _add_label(lock(project.id), label=NewLabel(name, color), by=by)
         live.tell(project.id, "labels")
     return label
 
@@ -131,7 +132,7 @@ def change_label(label: Label, *, name: str | None, color: str | None, by: User)
     """Another name or colour; None keeps it. Raises as ``add_label`` does."""
     require(by, Action.MANAGE, label.project)
     with transaction.atomic():
-        project = _lock(label.project)
+        project = lock(label.project_id)
         label = _current(label)
         before = f"{label.name} {label.color}"
         if name is not None:
@@ -152,7 +153,7 @@ def remove_label(label: Label, *, by: User) -> None:
     require(by, Action.MANAGE, label.project)
     try:
         with transaction.atomic():
-            project = _lock(label.project)
+            project = lock(label.project_id)
             label = _current(label)
             audit.label_removed(project.id, label.id, by=by, name=label.name, value=label.value)
             live.tell(project.id, "labels")
@@ -172,7 +173,7 @@ def add_member(project: Project, *, username: str, role: Role, by: User) -> Memb
     if user is None:
         raise Invalid(f"There is no user {username}.", code="unknown_user", username=username)
     with transaction.atomic():
-        project = _lock(project)
+        project = lock(project.id)
         if project.memberships.filter(user=user).exists():
             raise Conflict(f"{username} is a member already.", code="already_member")
         membership = project.memberships.create(user=user, role=role)
@@ -185,7 +186,7 @@ def change_member(project: Project, *, user_id: int, role: Role, by: User) -> Me
     """Give a member another role; NotFound for others, Conflict ``last_lead``."""
     require(by, Action.MANAGE, project)
     with transaction.atomic():
-        project = _lock(project)
+        project = lock(project.id)
         membership = _membership(project, user_id=user_id)
         if role != Role.LEAD:
             _keep_a_lead(project, without=membership)
@@ -200,7 +201,7 @@ def remove_member(project: Project, *, user_id: int, by: User) -> None:
     """End a membership at once, open pages included; NotFound, Conflict ``last_lead``."""
     require(by, Action.MANAGE, project)
     with transaction.atomic():
-        project = _lock(project)
+        project = lock(project.id)
         membership = _membership(project, user_id=user_id)
         _keep_a_lead(project, without=membership)
         username, role = membership.user.username, membership.role
@@ -240,14 +241,6 @@ def _in_words(policy: Policy) -> list[str]:
 def _refuse_with_studies(project: Project, sentence: str) -> None:
     if not is_empty(project):
         raise Conflict(f"{sentence} Make another project.", code="project_has_studies")
-
-
-def _lock(project: Project) -> Project:
-    """The project as it stands; other writers of it wait until the transaction ends."""
-    locked = Project.objects.select_for_update().filter(pk=project.pk).first()
-    if locked is None:
-        raise NotFound("There is no such project, or you are not a member of it.")
-    return locked
 
 
 def _current(label: Label) -> Label:

@@ -180,7 +180,7 @@ class _Run:
     def _lock(self) -> Series:
         """The series, as when the boxes were drawn; Conflict ``not_held``, ``series_grew``."""
         series = (
-            Series.objects.select_for_update(of=("self",))
+            Series.objects.select_for_update(of=("self",), no_key=True)
             .select_related("study__project")
             .get(id=self._series.id)
         )

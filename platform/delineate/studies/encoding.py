@@ -108,9 +108,9 @@ def dispatch() -> None:
             not_held("slice__series__"), state=JobState.PENDING
         ).order_by("priority", "created_at", "id")
         chosen = list(
-            pending.select_for_update(skip_locked=True, of=("self",)).values_list("id", flat=True)[
-                :room
-            ]
+            pending.select_for_update(skip_locked=True, of=("self",), no_key=True).values_list(
+                "id", flat=True
+            )[:room]
         )
         _send(Encoding.objects.filter(id__in=chosen))
 
@@ -120,7 +120,7 @@ def receive(event: SlicesEncoded) -> None:
     with transaction.atomic():
         fates = {UUID(fate.encoding_id): fate for fate in event.slices}
         encodings = list(
-            Encoding.objects.select_for_update(of=("self",))
+            Encoding.objects.select_for_update(of=("self",), no_key=True)
             .filter(id__in=fates.keys())
             .exclude(state=JobState.DONE)
         )
@@ -174,7 +174,7 @@ def _send(encodings: QuerySet[Encoding]) -> None:
     with transaction.atomic():
         rows = list(
             encodings.select_related("slice__series")
-            .select_for_update(of=("self",))
+            .select_for_update(of=("self",), no_key=True)
             .order_by("model_digest", "priority", "slice__index")
         )
         for encoding in rows:

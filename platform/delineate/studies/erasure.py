@@ -34,6 +34,7 @@ from delineate import jobs, live, storage
 from delineate.accounts.models import User
 from delineate.audit import log as audit
 from delineate.jobs import JobState
+from delineate.projects.locking import lock
 from delineate.projects.models import Project
 from delineate.studies import deidentify, removal
 from delineate.studies.models import Erasure, Study, Subject
@@ -142,7 +143,7 @@ def _remove_study(erasure: Erasure, study_id: uuid.UUID) -> list[str]:
 def _remove_subjects(erasure: Erasure) -> None:
     with transaction.atomic():
         # As ingest and merging do: nothing comes to these subjects meanwhile.
-        project = Project.objects.select_for_update().get(id=erasure.project_id)
+        project = lock(erasure.project_id)
         key = _key(project)
         known = set(erasure.digests)
         for subject in list(project.subjects.all()):

@@ -24,6 +24,7 @@ from django.db.models import Max
 from delineate import jobs, live, storage
 from delineate.audit import log as audit
 from delineate.projects import escrow
+from delineate.projects.locking import lock
 from delineate.projects.models import Project
 from delineate.studies import encoding, references, selectors
 from delineate.studies.archive import Archive, Entry, Refused
@@ -387,9 +388,13 @@ class _Run:
         """Make the rows; False, and nothing made, when somebody has changed the study meanwhile."""
         self._keeping.wait()
         with transaction.atomic():
-            Project.objects.select_for_update().get(id=self._project.id)
+            lock(self._project.id)
             jobs.sign_of_life(self._upload)
-            found = self._project.studies.select_for_update().filter(study_uid=study.uid).first()
+            found = (
+                self._project.studies.select_for_update(no_key=True)
+                .filter(study_uid=study.uid)
+                .first()
+            )
             if (found is None) != (study.row is None) or (
                 found is not None and found.id != study.id
             ):

@@ -51,7 +51,7 @@ def release_several(project: Project, *, seen: Mapping[uuid.UUID, int], by: User
     require(by, Action.RELEASE, project)
     with transaction.atomic():
         named = (
-            Series.objects.select_for_update(of=("self",))
+            Series.objects.select_for_update(of=("self",), no_key=True)
             .select_related("study")
             .filter(study__project=project, id__in=seen)
             .order_by("id")
@@ -97,7 +97,7 @@ def request_black_out(
 
 def _lock_held(series: Series, *, slices: int) -> Series:
     locked = (
-        Series.objects.select_for_update(of=("self",))
+        Series.objects.select_for_update(of=("self",), no_key=True)
         .select_related("study__project")
         .filter(id=series.id)
         .first()

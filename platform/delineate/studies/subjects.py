@@ -16,6 +16,7 @@ from delineate.accounts.models import User
 from delineate.audit import log as audit
 from delineate.errors import Conflict, Invalid, NotFound
 from delineate.jobs import JobState
+from delineate.projects.locking import lock
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
 from delineate.studies import erasure, selectors
@@ -42,7 +43,7 @@ def merge(into: Subject, *, others: Collection[int], by: User) -> Subject:
     if into.id in others:
         raise Invalid("A subject cannot be merged with itself.", code="merge_with_itself")
     with transaction.atomic():
-        project = _lock(into.project)
+        project = lock(into.project_id)
         wanted = project.subjects.select_for_update().filter(id__in=[into.id, *others])
         subjects = {subject.id: subject for subject in wanted.order_by("id")}
         if into.id not in subjects:
@@ -86,7 +87,7 @@ def erase(subject: Subject, *, pseudonym: str, by: User) -> Erasure:
             code="confirmation_wrong",
         )
     with transaction.atomic():
-        project = _lock(subject.project)
+        project = lock(subject.project_id)
         locked = project.subjects.select_for_update().filter(id=subject.id).first()
         if locked is None:
             raise _gone()
@@ -111,11 +112,6 @@ def _owe(subject: Subject, *, by: User) -> Erasure:
     owed.error_code = owed.error_message = ""
     owed.save()
     return owed
-
-
-def _lock(project: Project) -> Project:
-    """First of all locks, as ingest does when it commits a study."""
-    return Project.objects.select_for_update().get(id=project.id)
 
 
 def _refuse_being_erased(project: Project, subjects: Iterable[Subject]) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from mlworker.contract.masks import RunLengths
 from mlworker.contract.messages import Point
 from tests.delineate import factories
 from tests.delineate.annotation.conftest import COLUMNS, MODEL, ROWS, Desk, runs
-from tests.waiting import PATIENCE_S
+from tests.delineate.locks import wait_until_somebody_waits_for_a_lock
 
 DOT = DraftChanges(drawn=runs((1, 1)))
 
@@ -293,7 +292,7 @@ def test_a_repeat_that_overtakes_its_first_is_acknowledged_all_the_same() -> Non
     with transaction.atomic():
         versions.append(desk.apply(DOT, base=0, sequence=7))
         repeating.start()
-        _wait_until_somebody_waits_for_a_lock()
+        wait_until_somebody_waits_for_a_lock()
     repeating.join()
 
     assert versions == [1, 1]
@@ -309,16 +308,3 @@ def test_the_mask_on_screen_is_what_hands_made_of_the_proposal() -> None:
     assert composed[drawn & ~erased].all()
     assert not composed[erased].any()
     assert (composed == proposal)[~drawn & ~erased].all()
-
-
-def _wait_until_somebody_waits_for_a_lock() -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    waiting = 0
-    while not waiting:
-        assert time.monotonic() < deadline, "nobody waits"
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
-                "WHERE NOT granted AND datname = current_database()"
-            )
-            (waiting,) = cursor.fetchone()
