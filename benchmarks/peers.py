@@ -8,8 +8,9 @@ same sender. Orthanc is Debian's, with its own defaults, in a folder and on port
 and for the sender TCP_NODELAY is set, without which dcmtk takes 40 ms for an image. A round of
 sending ends when the last image is in the list that people see. It makes the account and the
 project "Peers" where there are none, and leaves them with what was sent. Prints a table in
-Markdown, the median of the rounds. With ``--pid`` 10,000 images more are sent, and the memory of
-Delineate's processes is told on the way.
+Markdown, the median of the rounds. With ``--ct`` a folder's series is sent, and told when its first
+slice can be seen and when all are prepared. With ``--pid`` 10,000 images more are sent, and the
+memory of Delineate's processes is told on the way.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Peer:
     dicom: tuple[str, str]  # called AE title, port
     dicomweb: httpx.Client
     count: Callable[[], int]  # images in its list
+    prepared: Callable[[], int] = lambda: 0  # those with an embedding
 
 
 def main() -> None:
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8700")
     parser.add_argument("--var", type=Path, default=Path("var"))
     parser.add_argument("--dicom-port", type=int, default=11112)
+    parser.add_argument("--ct", type=Path, help="a folder with a series that is not there yet")
     parser.add_argument("--pid", type=int, help="of `delineate up`: its memory is measured, too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="delineate-peers-") as made:
@@ -77,6 +80,8 @@ def main() -> None:
         ours = delineate(arguments.url, arguments.var, arguments.dicom_port)
         with orthanc(folder) as theirs:
             measure(ours, theirs, folder)
+    if arguments.ct is not None:
+        measure_ct(ours, sorted(path for path in arguments.ct.rglob("*") if path.is_file()))
     if arguments.pid is not None:
         measure_memory(ours, arguments.pid)
 
@@ -114,6 +119,25 @@ def measure(ours: Peer, theirs: Peer, folder: Path) -> None:
         _line(f"WADO-RS, a frame of 512² × 16 bit {name}, p50 in ms", taken)
 
 
+def measure_ct(ours: Peer, files: list[Path]) -> None:
+    """A series on its way from its sender to whoever annotates it."""
+    _until(lambda: ours.prepared() == ours.count())
+    before, prepared = ours.count(), ours.prepared()
+    body = _multipart([path.read_bytes() for path in files])
+    began = time.perf_counter()
+    _post(ours, body)
+    _until(lambda: ours.count() > before)
+    address = _frame_of_512(ours)
+    _fetch_s(ours, address, accept=AS_VIEWERS_ASK)
+    seen_s = time.perf_counter() - began
+    _until(lambda: ours.prepared() > prepared)
+    first_s = time.perf_counter() - began
+    _until(lambda: ours.prepared() == ours.count())
+    all_s = time.perf_counter() - began
+    print(f"\n{ours.count() - before} slices: the first seen after {seen_s:.2f} s, prepared after ")
+    print(f"{first_s:.2f} s; all prepared after {all_s:.2f} s")
+
+
 def measure_memory(ours: Peer, pid: int) -> None:
     """What Delineate holds, a process and all that it started, as more and more comes in."""
     print("\n| images sent by STOW-RS | proportional set size of all processes, MiB |\n|---|---|")
@@ -147,13 +171,19 @@ def delineate(url: str, var: Path, dicom_port: int) -> Peer:
         named.get(PROJECT) or browser.post("/api/projects", json={"name": PROJECT}).json()["id"]
     )
 
-    def count() -> int:
-        return int(browser.get(f"/api/projects/{project}/progress").json()["slices"])
+    def progress(what: str) -> int:
+        return int(browser.get(f"/api/projects/{project}/progress").json()[what])
 
     dicomweb = httpx.Client(
         base_url=f"{url}/dicomweb/{project}", auth=(USERNAME, token), timeout=PATIENCE_S
     )
-    return Peer("Delineate", ("DELINEATE", str(dicom_port)), dicomweb, count)
+    return Peer(
+        "Delineate",
+        ("DELINEATE", str(dicom_port)),
+        dicomweb,
+        count=lambda: progress("slices"),
+        prepared=lambda: progress("prepared_slices"),
+    )
 
 
 @contextmanager
@@ -204,18 +234,21 @@ def _send_by_dimse(peer: Peer, files: Path) -> tuple[float, float]:
 
 
 def _send_by_stow(peer: Peer, bodies: list[bytes]) -> tuple[float, float]:
-    kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
-
     def send() -> None:
         for body in bodies:
-            answer = peer.dicomweb.post(
-                "/studies",
-                content=body,
-                headers={"Content-Type": kind, "Accept": "application/dicom+json"},
-            )
-            answer.raise_for_status()
+            _post(peer, body)
 
     return _timed(peer, send, count=len(bodies) * BY_STOW)
+
+
+def _post(peer: Peer, body: bytes) -> None:
+    kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+    answer = peer.dicomweb.post(
+        "/studies",
+        content=body,
+        headers={"Content-Type": kind, "Accept": "application/dicom+json"},
+    )
+    answer.raise_for_status()
 
 
 def _timed(peer: Peer, send: Callable[[], None], *, count: int) -> tuple[float, float]:
