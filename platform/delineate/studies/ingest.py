@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -42,13 +42,15 @@ from delineate.studies.models import (
 )
 from delineate.studies.originals import together
 from delineate.studies.parts import open_blob
-from delineate.studies.reader import ReadFrame, Reading, Wanted, reader
+from delineate.studies.reader import Begun, ReadFrame, Reading, Wanted, readers
 from delineate.studies.reading import Whose
 from delineate.studies.references import StoredReference
 from mlworker.contract.artifacts import array_digest, pack_array, pixels_key, study_prefix
 
 logger = logging.getLogger(__name__)
 
+# Bytes of a file that is read while the one before it is stored.
+READ_AHEAD_AT_MOST: Final = 64 * 1024**2
 # Of each slice, for the percentiles that stand in for a missing window.
 SAMPLED_PIXELS: Final = 4096
 HELD_SENTENCE: Final = (
@@ -189,23 +191,58 @@ class _Run:
     def _gather(self, entries: Iterable[Entry]) -> dict[str, _Gathered]:
         """Read files and store their frames, by study."""
         studies: dict[str, _Gathered] = {}
+        files: list[Entry] = []
         for entry in entries:
             if entry.is_litter:
                 self._settle(
                     entry, "skipped", "litter", "Left by an operating system; not an image."
                 )
             elif not is_mapping(entry.name):
-                self._take(entry, studies)
+                files.append(entry)
+        for entry, begun in self._one_ahead(files):
+            self._take(entry, begun, studies)
             self._pulse.beat()
         return studies
 
-    def _take(self, entry: Entry, studies: dict[str, _Gathered]) -> None:
+    def _one_ahead(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Begun | Refused]]:
+        """Files that are being read, each begun before the one ahead of it is taken.
+
+        A large one is alone: two would hold twice the memory.
+        """
+        ahead: list[tuple[Entry, Begun | Refused]] = []
+        for entry in entries:
+            data = self._bytes_of(entry)
+            is_large = isinstance(data, bytes) and len(data) > READ_AHEAD_AT_MOST
+            if is_large:
+                yield from ahead
+                ahead = []
+            begun = data if isinstance(data, Refused) else self._begin(entry, data)
+            del data
+            yield from ahead
+            ahead = [(entry, begun)]
+            if is_large:
+                yield from ahead
+                ahead = []
+        yield from ahead
+
+    def _bytes_of(self, entry: Entry) -> bytes | Refused:
         try:
-            if entry.refusal is not None:
-                raise entry.refusal
-            data = self._archive.read(entry)
+            return self._archive.read(entry) if entry.refusal is None else entry.refusal
+        except Refused as refused:
+            return refused
+
+    def _begin(self, entry: Entry, data: bytes) -> Begun | Refused:
+        try:
             whose = self._whose(entry)
-            reading = reader().read(data, self._wanted, whose=whose, alive=self._pulse.beat)
+            return readers().next().begin(data, self._wanted, whose=whose, alive=self._pulse.beat)
+        except Refused as refused:
+            return refused
+
+    def _take(self, entry: Entry, begun: Begun | Refused, studies: dict[str, _Gathered]) -> None:
+        try:
+            if isinstance(begun, Refused):
+                raise begun
+            reading = begun.described()
         except Refused as refused:
             fate = "skipped" if refused.code == "directory" else "refused"
             self._settle(entry, fate, refused.code, refused.message)

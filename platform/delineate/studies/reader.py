@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import os
 import select
 import subprocess
@@ -82,7 +83,7 @@ _Answer = Described | ReadFrame | End | ReadReference
 class Reading:
     """A file that is being read: its description, then its frames and its end, or a reference."""
 
-    def __init__(self, described: Described, answers: Iterator[_Answer]) -> None:
+    def __init__(self, described: Described, answers: Iterator[_Answer | None]) -> None:
         self.described = described
         self._answers = answers
         self._end: End | None = None
@@ -109,6 +110,19 @@ class Reading:
         return self._end
 
 
+class Begun:
+    """A file that was given to a reader, which is at work on it."""
+
+    def __init__(self, answers: Iterator[_Answer | None]) -> None:
+        self._answers = answers
+
+    def described(self) -> Reading:
+        """Waits for the description; raises Refused."""
+        described = next(self._answers)
+        assert isinstance(described, Described), "reading.py begins with it"
+        return Reading(described, self._answers)
+
+
 class Reader:
     """Reads one file at a time."""
 
@@ -116,23 +130,22 @@ class Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_busy = False
 
-    def read(
+    def begin(
         self,
         data: bytes,
         wanted: Wanted,
         *,
         whose: Whose = NOTHING_SAID,
         alive: Callable[[], None],
-    ) -> Reading:
-        """Begin with a file; ``alive`` is called while it takes time. Raises Refused."""
+    ) -> Begun:
+        """Give it a file; ``alive`` is called while it takes time. Raises Refused."""
         has_died = self._process is not None and self._process.poll() is not None
         if has_died or self._is_busy:  # with a file that was not read to its end
             self.stop()
         self._is_busy = True
         answers = self._exchange(data, _request(data, wanted, whose), alive=alive)
-        described = next(answers)
-        assert isinstance(described, Described), "reading.py begins with it"
-        return Reading(described, answers)
+        next(answers)  # all of it is sent
+        return Begun(answers)
 
     def stop(self) -> None:
         """End the process; the next file starts another."""
@@ -147,11 +160,14 @@ class Reader:
 
     def _exchange(
         self, data: bytes, request: Request, *, alive: Callable[[], None]
-    ) -> Iterator[_Answer]:
+    ) -> Iterator[_Answer | None]:
+        """None when the file is sent, then the answers; raises Refused."""
         described: Described | None = None
         try:
             wire = self._wire(alive, patience_s=ANSWERS_WITHIN_S + len(data) / BYTES_PER_S)
             wire.send(request, data)
+            del data  # it is the other end's by now
+            yield None
             while True:
                 answer, payload = wire.receive()
                 if isinstance(answer, Refusal):
@@ -193,10 +209,27 @@ class Reader:
         return _Wire(self._process, alive, patience_s=patience_s)
 
 
+class Readers:
+    """Two in turn: while one's answers are stored, the other reads the next file."""
+
+    def __init__(self) -> None:
+        self.both = (Reader(), Reader())
+        self._turns = itertools.cycle(self.both)
+
+    def next(self) -> Reader:
+        """The one whose turn it is: what it was given before its last turn is given up."""
+        return next(self._turns)
+
+    def stop(self) -> None:
+        """End both processes."""
+        for reader in self.both:
+            reader.stop()
+
+
 @functools.cache
-def reader() -> Reader:
-    """This process's own: the reading process that it has outlives an upload."""
-    own = Reader()
+def readers() -> Readers:
+    """This process's own: the reading processes that they have outlive an upload."""
+    own = Readers()
     atexit.register(own.stop)
     return own
 

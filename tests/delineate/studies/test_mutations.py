@@ -10,8 +10,9 @@ import logging
 import os
 import random
 import re
+import subprocess
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ import pytest
 
 from delineate.studies import ingest
 from delineate.studies.models import Slice
-from delineate.studies.reader import reader
+from delineate.studies.reader import readers
 from tests.delineate.factories import browser_of, lead_of, new_project
 from tests.delineate.studies.files import send, zipped
 from tests.delineate.studies.mutations import mutated
@@ -39,7 +40,7 @@ def test_every_damaged_file_has_a_named_outcome(shared_folder, monkeypatch, capl
         if path.is_file() and 0 < path.stat().st_size <= LARGEST
     ]
     assert len(files) > 100
-    taken: dict[int, float] = {}
+    taken: defaultdict[int, float] = defaultdict(float)
     peak = 0
     _time_each_file(monkeypatch, taken)
     outcomes: Counter[str] = Counter()
@@ -74,20 +75,30 @@ def _mutated(files: list[Path], seed: int) -> bytes:
     return mutated(random.Random(seed).choice(files).read_bytes(), seed=seed) or b"\0"
 
 
-def _time_each_file(monkeypatch: pytest.MonkeyPatch, taken: dict[int, float]) -> None:
-    take = ingest._Run._take
+def _time_each_file(monkeypatch: pytest.MonkeyPatch, taken: defaultdict[int, float]) -> None:
+    for step in ("_begin", "_take"):
+        _time_step(monkeypatch, step, taken)
 
-    def timed(run, entry, studies):
+
+def _time_step(monkeypatch: pytest.MonkeyPatch, step: str, taken: defaultdict[int, float]) -> None:
+    timed = getattr(ingest._Run, step)
+
+    def run(self, entry, *more):
         began = time.monotonic()
-        take(run, entry, studies)
-        taken[entry.number] = time.monotonic() - began
+        try:
+            return timed(self, entry, *more)
+        finally:
+            taken[entry.number] += time.monotonic() - began
 
-    monkeypatch.setattr(ingest._Run, "_take", timed)
+    monkeypatch.setattr(ingest._Run, step, run)
 
 
 def _peak_bytes() -> int:
-    """The reading process's, or this one's when there is none."""
-    process = reader()._process
+    """The reading processes', or this one's where there is none."""
+    return max(_peak_of(reader._process) for reader in readers().both)
+
+
+def _peak_of(process: subprocess.Popen[bytes] | None) -> int:
     status = Path(f"/proc/{psutil.Process().pid if process is None else process.pid}/status")
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
     return int(kilobytes) * 1024

@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from delineate.projects.privacy import Policy
 from delineate.studies import reader as reader_module
 from delineate.studies.archive import Refused
-from delineate.studies.reader import Reader, Wanted
+from delineate.studies.reader import Reader, Readers, Wanted
 from tests.delineate.studies.files import image, written
 
 WANTED = Wanted(key=bytes(32), policy=Policy())
@@ -31,7 +31,7 @@ def reader():
 
 def read(reader: Reader, data: bytes, **more):
     """A file's frames and end."""
-    reading = reader.read(data, WANTED, alive=more.get("alive", lambda: None))
+    reading = reader.begin(data, WANTED, alive=more.get("alive", lambda: None)).described()
     return [frame.pixels for frame in reading.frames()], reading.end
 
 
@@ -61,7 +61,7 @@ def test_one_process_reads_many_files(reader):
 
 def test_a_reading_that_is_given_up_does_not_disturb_the_next(reader):
     frames = np.arange(4 * 80, dtype=np.int16).reshape(4, 8, 10)
-    reading = reader.read(written(image(pixels=frames)), WANTED, alive=lambda: None)
+    reading = reader.begin(written(image(pixels=frames)), WANTED, alive=lambda: None).described()
     next(reading.frames())
     (pixels,), _ = read(reader, written(image(seed=7)))
     assert np.array_equal(pixels, image(seed=7).pixel_array)
@@ -88,7 +88,9 @@ def test_a_file_that_ends_its_reader_is_refused_and_the_next_is_read(reader):
     read(reader, written(image()))  # one that died between files is started anew
 
     more_than_a_pipe_holds = np.zeros((9, 400, 400), dtype=np.int16)
-    reading = reader.read(written(image(pixels=more_than_a_pipe_holds)), WANTED, alive=lambda: None)
+    reading = reader.begin(
+        written(image(pixels=more_than_a_pipe_holds)), WANTED, alive=lambda: None
+    ).described()
     reader._process.kill()
     with pytest.raises(Refused) as refusal:
         list(reading.frames())
@@ -167,7 +169,7 @@ def test_answers_out_of_their_order_are_not_believed(reader, monkeypatch):
         "place=None); [sys.stdout.buffer.writelines(r.packed(d)) for _ in range(2)]"
     )
     monkeypatch.setattr(reader_module, "_start", lambda: _started(again))
-    reading = reader.read(written(image()), WANTED, alive=lambda: None)
+    reading = reader.begin(written(image()), WANTED, alive=lambda: None).described()
     assert reading.described.subject == "S"
     with pytest.raises(Refused) as refusal:
         list(reading.frames())
@@ -186,3 +188,19 @@ def _started(program: str) -> subprocess.Popen[bytes]:
     assert process.stdin is not None
     os.set_blocking(process.stdin.fileno(), False)
     return process
+
+
+def test_the_next_file_is_read_while_the_answers_to_one_wait():
+    values = np.random.default_rng(1).integers(-9, 9, (3, 300, 400), dtype=np.int16)
+    files = [written(image(pixels=pixels)) for pixels in values]  # more than a pipe holds, each
+    both = Readers()
+    try:
+        begun = [both.next().begin(file, WANTED, alive=lambda: None) for file in files[:2]]
+        for number, pixels in enumerate(values):
+            (frame,) = begun[number].described().frames()
+            np.testing.assert_array_equal(frame.pixels, pixels)
+            if len(begun) < len(files):
+                begun.append(both.next().begin(files[2], WANTED, alive=lambda: None))
+        assert len({id(reader._process) for reader in both.both} - {id(None)}) == 2
+    finally:
+        both.stop()
