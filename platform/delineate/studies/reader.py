@@ -163,8 +163,10 @@ class Reader:
     ) -> Iterator[_Answer | None]:
         """None when the file is sent, then the answers; raises Refused."""
         described: Described | None = None
+        last: End | ReadReference
+        wire = self._wire(alive, patience_s=ANSWERS_WITHIN_S + len(data) / BYTES_PER_S)
+        process = self._process
         try:
-            wire = self._wire(alive, patience_s=ANSWERS_WITHIN_S + len(data) / BYTES_PER_S)
             wire.send(request, data)
             del data  # it is the other end's by now
             yield None
@@ -177,16 +179,14 @@ class Reader:
                 if isinstance(answer, Described):
                     described = answer
                     yield answer
-                    continue
-                if isinstance(answer, ReferenceHead):
-                    self._is_busy = False
-                    yield ReadReference(answer, bytes(payload))
-                    return
-                if isinstance(answer, End):
-                    self._is_busy = False
-                    yield answer
-                    return
-                yield _frame(answer, payload)
+                elif isinstance(answer, ReferenceHead):
+                    last = ReadReference(answer, bytes(payload))
+                    break
+                elif isinstance(answer, End):
+                    last = answer
+                    break
+                else:
+                    yield _frame(answer, payload)
         except _TooSlow as error:
             self.stop()
             raise Refused(
@@ -198,9 +198,14 @@ class Reader:
                 "reader_died", "Reading the file ended its reader; it is damaged or made to."
             ) from error
         except BaseException:
-            if self._is_busy:  # the attempt was taken over, or nobody wants the rest
+            # The attempt was taken over, or nobody wants the rest; the process may be another by
+            # now, at work on another file.
+            if self._is_busy and self._process is process:
                 self.stop()
             raise
+        self._is_busy = False
+        # Out of reach of the above: whoever has this asks for nothing more.
+        yield last
 
     def _wire(self, alive: Callable[[], None], *, patience_s: float) -> _Wire:
         if self._process is None:

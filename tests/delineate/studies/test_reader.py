@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -204,3 +205,17 @@ def test_the_next_file_is_read_while_the_answers_to_one_wait():
         assert len({id(reader._process) for reader in both.both} - {id(None)}) == 2
     finally:
         both.stop()
+
+
+def test_one_whose_answers_were_taken_does_not_end_the_next(reader):
+    """A generator that is thrown away is told so, which may be when the next file is begun."""
+    first = reader.begin(written(image()), WANTED, alive=lambda: None).described()
+    assert len(list(itertools.islice(first.frames(), 1))) == 1
+    answers = first._answers
+    next(answers)
+    second = reader.begin(written(image(seed=7)), WANTED, alive=lambda: None)
+    process = reader._process
+    answers.close()
+    (frame,) = second.described().frames()
+    assert np.array_equal(frame.pixels, image(seed=7).pixel_array)
+    assert reader._process is process
