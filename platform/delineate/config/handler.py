@@ -24,8 +24,8 @@ class OneThreadHandler(ASGIHandler):
     # A frame of 512 x 512 in one message; each wakes the server, which writes it to the socket.
     chunk_size = 1024**2
 
-    def load_middleware(self, *, is_async: bool = False) -> None:
-        """Build the chain for one thread."""
-        super().load_middleware(is_async=False)
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_middleware(is_async=False)
         chain = cast(Chain, vars(self)["_middleware_chain"])
         self._middleware_chain = sync_to_async(chain, thread_sensitive=True)
