@@ -59,14 +59,14 @@ def processes(
             node_suffix=node_suffix,
             threads=machine.encode_threads,
             deadline_s=BATCH_DEADLINE_S,
-            nice=15,
+            nice=10,
         ),
         _worker(
             "train",
             node_suffix=node_suffix,
             threads=machine.train_threads,
             deadline_s=BATCH_DEADLINE_S,
-            nice=19,
+            nice=15,
         ),
         Process(
             name="web",
