@@ -34,6 +34,11 @@ What = Literal[
     "project",
     "model",
     "export",  # state, series_done, series_total
+    "learning",  # settings or parts have changed
+    "run",  # state, stage, step, of_steps, evaluated, to_evaluate
+    "promotion",  # state, prepared, total
+    "comparison",  # state, done, of
+    "ranking",  # state, scored, total
     "quarantine",  # of a series that is blacked out: state, slices_done, slices_total
 ]
 Value = str | int | float | bool | None | list[str]

@@ -30,6 +30,7 @@ from pydantic import ValidationError
 
 from delineate.errors import Unavailable
 from mlworker.contract import broker
+from mlworker.contract.artifacts import stop_key
 from mlworker.contract.messages import AwaitedCommand, Command, Reply, reply_adapter
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 PUBLISH_PATIENCE_S: Final = 1.0
 READ_BLOCK_S: Final = 5  # how long one blocking read waits before it is repeated
 READ_PAUSE_S: Final = 0.5  # after Redis was away
+STOP_KEPT_S: Final = 24 * 3600  # longer than a worker is away that may still find it
 
 # Not the current application: the server's own tasks go through the server's own.
 _producer = Celery("delineate-producer", set_as_current=False)
@@ -108,19 +110,34 @@ async def _call_and_close(
         await _Replies.of_this_loop().close()
 
 
+def ask_to_stop(run_id: str) -> None:
+    """Let a run of the worker's stop when it looks next; raises Unavailable."""
+    try:
+        with _client() as client:
+            client.set(stop_key(run_id), 1, ex=STOP_KEPT_S)
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable(
+            "The run cannot be told to stop now; try again.", code="broker_unavailable"
+        ) from error
+
+
 def seen_at(queue: str) -> datetime | None:
     """When a worker of ``queue`` last said that it is alive; None when nobody knows of one."""
     try:
-        with redis.Redis.from_url(
-            settings.ENVIRONMENT.redis_url,
-            socket_connect_timeout=PUBLISH_PATIENCE_S,
-            socket_timeout=PUBLISH_PATIENCE_S,
-        ) as client:
+        with _client() as client:
             beat = client.get(f"heartbeat:{queue}")
     except (redis.RedisError, OSError) as error:
         logger.warning("Nobody can say whether a worker is alive: %s", error)
         return None
     return datetime.fromtimestamp(float(beat), UTC) if isinstance(beat, bytes) else None
+
+
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.ENVIRONMENT.redis_url,
+        socket_connect_timeout=PUBLISH_PATIENCE_S,
+        socket_timeout=PUBLISH_PATIENCE_S,
+    )
 
 
 def _publish_or_log(command: Command, *, priority: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
@@ -101,7 +100,7 @@ def unaccepted_drafts(task: Task) -> list[Draft]:
     )
 
 
-def accepted_masks(project: Project, *, reviewed_only: bool) -> Iterable[MaskRevision]:
+def accepted_masks(project: Project, *, reviewed_only: bool) -> QuerySet[MaskRevision]:
     """The masks that count in a project, series by series and slice by slice.
 
     ``reviewed_only``: only of tasks that a reviewer has accepted.

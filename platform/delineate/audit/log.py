@@ -128,6 +128,70 @@ def model_made_default(digest: str, *, by: Actor | None, previous: str | None) -
     _record(None, "model_made_default", by=by, subject=f"model {digest}", previous=previous)
 
 
+def model_answers(
+    project_id: UUID, digest: str, *, by: Actor | None, change: str, previous: str | None
+) -> None:
+    """Another model answers prompts in a project from now on; ``by`` None: the project's rule."""
+    _record(
+        project_id,
+        "model_answers",
+        by=by,
+        subject=f"model {digest}",
+        change=change,
+        previous=previous,
+    )
+
+
+def learning_changed(project_id: UUID, *, by: Actor, before: str, after: str) -> None:
+    """A project learns in another way."""
+    subject = f"project {project_id}"
+    _record(project_id, "learning_changed", by=by, subject=subject, before=before, after=after)
+
+
+def parts_given(project_id: UUID, *, by: Actor | None, part: str, pseudonyms: list[str]) -> None:
+    """Subjects are learnt from, or held out, for ever."""
+    _record(
+        project_id,
+        "parts_given",
+        by=by,
+        subject=f"project {project_id}",
+        part=part,
+        subjects=pseudonyms,
+    )
+
+
+def run_started(project_id: UUID, run_id: UUID, *, by: Actor | None, **data: chain.Value) -> None:
+    """A model begins to learn; ``by`` None: the schedule."""
+    _record(project_id, "run_started", by=by, subject=f"run {run_id}", **data)
+
+
+def run_cancelled(project_id: UUID, run_id: UUID, *, by: Actor) -> None:
+    """Somebody stopped a run."""
+    _record(project_id, "run_cancelled", by=by, subject=f"run {run_id}")
+
+
+def run_judged(project_id: UUID, run_id: UUID, *, verdict: str, candidate: str) -> None:
+    """The gate has spoken."""
+    _record(
+        project_id,
+        "run_judged",
+        by=None,
+        subject=f"run {run_id}",
+        verdict=verdict,
+        candidate=candidate,
+    )
+
+
+def run_failed(project_id: UUID, run_id: UUID, *, code: str) -> None:
+    """A run has ended without a model that was judged."""
+    _record(project_id, "run_failed", by=None, subject=f"run {run_id}", code=code)
+
+
+def model_downloaded(project_id: UUID, digest: str, *, by: Actor) -> None:
+    """A checkpoint left the installation."""
+    _record(project_id, "model_downloaded", by=by, subject=f"model {digest}")
+
+
 def project_created(project_id: UUID, *, by: Actor | None, name: str) -> None:
     """A project was made."""
     _record(project_id, "project_created", by=by, subject=f"project {project_id}", name=name)

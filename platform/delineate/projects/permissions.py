@@ -28,6 +28,7 @@ class Action(StrEnum):
     MANAGE_SUBJECTS = "manage_subjects"  # merge and erase them
     RELEASE = "release"  # look at what is in quarantine, black out, let go
     VIEW_AUDIT = "view_audit"
+    LEARN = "learn"  # settings, runs, which model answers
 
 
 ALLOWED: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
@@ -49,6 +50,7 @@ _IN_WORDS: Final[Mapping[Action, str]] = {
     Action.DELETE_STUDY: "delete studies of this project",
     Action.MANAGE_SUBJECTS: "merge or erase subjects of this project",
     Action.RELEASE: "look into this project's quarantine",
+    Action.LEARN: "decide how this project learns and which model answers in it",
     Action.VIEW_AUDIT: "see this project's activity",
 }
 

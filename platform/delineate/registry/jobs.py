@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from django.db import connection, transaction
+from django.utils import timezone
 
 from delineate import jobs, live, storage, worker
 from delineate.accounts.models import User
 from delineate.audit import log as audit
 from delineate.errors import DelineateError, Invalid, NotFound, Unavailable
 from delineate.projects.models import Project
-from delineate.registry.models import ModelUpload, ModelVersion
+from delineate.registry.models import Deployment, ModelUpload, ModelVersion
+from delineate.registry.selectors import active_digest
 from mlworker.contract.messages import (
     AddCheckpoint,
     CheckpointAdded,
@@ -115,6 +117,16 @@ def let_answer(model: ModelVersion, *, by: User | None) -> None:
     audit.model_made_default(model.digest, by=by, previous=previous.digest if previous else None)
     for project_id in Project.objects.values_list("id", flat=True):
         live.tell(project_id, "model", id=model.digest)
+
+
+def deploy(model: ModelVersion, project: Project, *, by: User | None, change: str) -> None:
+    """Let a model answer in one project; in a transaction that holds the project."""
+    now = timezone.now()
+    previous = active_digest(project)
+    Deployment.objects.filter(project=project, until=None).update(until=now)
+    Deployment.objects.create(project=project, model=model, since=now, by=by)
+    audit.model_answers(project.id, model.digest, by=by, change=change, previous=previous)
+    live.tell(project.id, "model", id=model.digest)
 
 
 def lock_models() -> None:

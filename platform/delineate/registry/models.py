@@ -9,6 +9,7 @@ from django.db import models
 from django.utils import timezone
 
 from delineate.jobs import Job
+from delineate.projects.models import Project
 from mlworker.contract.artifacts import upload_key
 
 
@@ -43,6 +44,32 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.digest[:8]})"
+
+
+class Deployment(models.Model):
+    """When a model answered in a project; where none is open, the default model answers."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="deployments")
+    model = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="deployments")
+    since = models.DateTimeField(default=timezone.now)
+    until = models.DateTimeField(null=True)
+    # None: the system, by the project's own rule.
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="deployments"
+    )
+
+    class Meta:
+        ordering = ["-since"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project"],
+                condition=models.Q(until=None),
+                name="registry_one_open_deployment",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model_id[:8]} in {self.project_id}"
 
 
 class ModelUpload(Job):

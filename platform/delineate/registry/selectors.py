@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.db.models import QuerySet
 
 from delineate.errors import Conflict
 from delineate.projects.models import Project
-from delineate.registry.models import ModelUpload, ModelVersion
+from delineate.registry.models import Deployment, ModelUpload, ModelVersion
 
 
 def active_model(project: Project) -> ModelVersion:
     """The model that answers prompts in ``project``; Conflict ``no_model`` where there is none.
 
-    All projects share the default model.
+    Its own, where one is deployed; else the default model.
     """
-    model = ModelVersion.objects.filter(is_default=True).first()
+    own = Deployment.objects.filter(project=project, until=None).select_related("model").first()
+    model = own.model if own else ModelVersion.objects.filter(is_default=True).first()
     if model is None:
         raise Conflict(
             "There is no model yet: an administrator adds one.",
@@ -25,8 +28,22 @@ def active_model(project: Project) -> ModelVersion:
 
 def active_digest(project: Project) -> str | None:
     """The digest of the model that answers in ``project``, None where there is none."""
-    model = ModelVersion.objects.filter(is_default=True).first()
-    return None if model is None else model.digest
+    try:
+        return active_model(project).digest
+    except Conflict:
+        return None
+
+
+def active_digests() -> dict[UUID, str]:
+    """The digest of the model that answers in each project that has one."""
+    default = ModelVersion.objects.filter(is_default=True).values_list("digest", flat=True).first()
+    answering = (
+        {}
+        if default is None
+        else dict.fromkeys(Project.objects.values_list("id", flat=True), default)
+    )
+    own = Deployment.objects.filter(until=None)
+    return answering | dict(own.values_list("project_id", "model_id"))
 
 
 def all_models() -> QuerySet[ModelVersion]:

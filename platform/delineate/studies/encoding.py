@@ -10,7 +10,8 @@ sent again and nothing counts: its queue keeps, and a night without a worker fai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -21,8 +22,7 @@ from django.utils import timezone
 from delineate import jobs, live, worker
 from delineate.jobs import MAX_ATTEMPTS, SILENT_AFTER, JobState
 from delineate.projects.models import Project
-from delineate.registry.models import ModelVersion
-from delineate.registry.selectors import active_digest
+from delineate.registry.selectors import active_digest, active_digests
 from delineate.studies.models import Encoding, Series, Slice
 from delineate.studies.selectors import counted, image_of, not_held, unused_embeddings
 from mlworker.contract import broker
@@ -81,18 +81,27 @@ def prepare(project: Project, slice_ids: Sequence[UUID]) -> None:
 
 
 def request_missing() -> None:
-    """Request what no one has: slices that were ingested before there was a (new) default model."""
-    model = ModelVersion.objects.filter(is_default=True).first()
-    if model is None:
-        return
-    missing = (
-        Slice.objects.filter(not_held("series__"))
-        .exclude(encodings__model_digest=model.digest)
-        .values_list("id", flat=True)
-    )
-    slice_ids = list(missing[:MISSING_AT_ONCE])
-    if slice_ids:
-        request(slice_ids, model_digest=model.digest, priority=broker.PRIORITY_LATER)
+    """Request what no one has: slices that were ingested before there was a (new) model."""
+    projects: dict[str, list[UUID]] = defaultdict(list)
+    for project_id, digest in active_digests().items():
+        projects[digest].append(project_id)
+    for digest, project_ids in projects.items():
+        slices = Slice.objects.filter(not_held("series__"), series__study__project__in=project_ids)
+        missing = slices.exclude(encodings__model_digest=digest).values_list("id", flat=True)
+        slice_ids = list(missing[:MISSING_AT_ONCE])
+        if slice_ids:
+            request(slice_ids, model_digest=digest, priority=broker.PRIORITY_LATER)
+
+
+def forget_models(project: Project, *, keep: Collection[str]) -> set[str]:
+    """Take back a project's embeddings of other models; the keys that nothing uses any more."""
+    with transaction.atomic():
+        encodings = Encoding.objects.filter(slice__series__study__project=project).exclude(
+            model_digest__in=keep
+        )
+        keys = set(encodings.values_list("embedding_key", flat=True))
+        encodings.delete()
+        return unused_embeddings(keys)
 
 
 def dispatch() -> None:
