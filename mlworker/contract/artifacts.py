@@ -82,3 +82,23 @@ def embedding_key(image: SliceImage, *, model_digest: str) -> str:
 def logits_key(proposal_id: str) -> str:
     """Redis key of a proposal's low-resolution logits, (64, 64) float16, kept for ten minutes."""
     return f"logits:{proposal_id}"
+
+
+def learning_set_key(snapshot_id: str) -> str:
+    """A LearningSet as JSON, for as long as a run needs it."""
+    return f"snapshots/{snapshot_id}.json"
+
+
+def run_prefix(run_id: str) -> str:
+    """Everything that a fine-tuning keeps: its state, its log, its curves for TensorBoard."""
+    return f"runs/{run_id}/"
+
+
+def evaluation_key(evaluation_id: str) -> str:
+    """EvaluationResults as JSON."""
+    return f"evaluations/{evaluation_id}.json"
+
+
+def stop_key(run_id: str) -> str:
+    """Redis key whose presence asks a run to stop; it expires with the longest run."""
+    return f"stop:{run_id}"

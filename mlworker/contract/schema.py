@@ -7,6 +7,18 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
+from mlworker.contract.learning import (
+    Evaluate,
+    EvaluationEnded,
+    EvaluationProgress,
+    EvaluationResults,
+    FineTune,
+    LearningSet,
+    ScoreSlices,
+    SlicesScored,
+    TrainingEnded,
+    TrainingProgress,
+)
 from mlworker.contract.messages import (
     CONTRACT_VERSION,
     AddCheckpoint,
@@ -25,11 +37,21 @@ MESSAGES: Final[dict[str, type[Message]]] = {
     "add_checkpoint": AddCheckpoint,
     "checkpoint_added": CheckpointAdded,
     "encode_slices": EncodeSlices,
+    "evaluate": Evaluate,
+    "evaluation_ended": EvaluationEnded,
+    "evaluation_progress": EvaluationProgress,
+    "evaluation_results": EvaluationResults,
     "failed": Failed,
+    "fine_tune": FineTune,
+    "learning_set": LearningSet,
     "not_prepared": NotPrepared,
+    "score_slices": ScoreSlices,
     "segment_slice": SegmentSlice,
     "segmented": Segmented,
     "slices_encoded": SlicesEncoded,
+    "slices_scored": SlicesScored,
+    "training_ended": TrainingEnded,
+    "training_progress": TrainingProgress,
 }
 
 

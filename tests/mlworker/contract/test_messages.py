@@ -66,6 +66,9 @@ def test_every_command_says_its_task_and_queue():
         ("mlworker.segment_slice", "interactive"),
         ("mlworker.encode_slices", "encode"),
         ("mlworker.add_checkpoint", "train"),
+        ("mlworker.fine_tune", "train"),
+        ("mlworker.evaluate", "train"),
+        ("mlworker.score_slices", "encode"),
     }
     assert all("expires_at" in k.model_fields for k in commands if issubclass(k, AwaitedCommand))
 
