@@ -12,7 +12,14 @@ from typing import cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from mlworker.contract.artifacts import Array, ArtifactError, pack_array, unpack_array
+from mlworker.contract.artifacts import (
+    Array,
+    ArtifactError,
+    array_digest,
+    pack_array,
+    unpack_array,
+)
+from mlworker.contract.messages import SliceImage
 
 
 class ArtifactMissing(ArtifactError):
@@ -25,6 +32,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._files, root = fsspec.core.url_to_fs(url)
         self._root = root.rstrip("/")
+        self.url = url
 
     def exists(self, key: str) -> bool:
         """Whether something lies under ``key``."""
@@ -80,6 +88,15 @@ class Store:
     def get_array(self, key: str) -> Array:
         """The array under ``key``; raises ArtifactMissing or ArtifactError."""
         return unpack_array(self.get(key))
+
+    def get_pixels(self, image: SliceImage) -> Array:
+        """A slice's stored values; ArtifactError where they are not those that were stored."""
+        stored = self.get_array(image.pixels_key)
+        if stored.shape[:2] != (image.height, image.width) or array_digest(stored) != (
+            image.pixels_digest
+        ):
+            raise ArtifactError("a slice's pixels are not those that were stored")
+        return stored
 
     def put_array(self, key: str, array: Array) -> None:
         """Store an array under ``key``."""

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import redis
 import torch
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_shutting_down
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
@@ -28,13 +28,22 @@ from mlworker.contract import masks
 from mlworker.contract.artifacts import (
     Array,
     ArtifactError,
-    array_digest,
     checkpoint_key,
     embedding_key,
     logits_key,
     pack_array,
     unpack_array,
     upload_key,
+)
+from mlworker.contract.learning import (
+    LEARNING_EVENT_TASK,
+    Evaluate,
+    FineTune,
+    LearningEvent,
+    ScoreItem,
+    ScoreSlices,
+    SliceScore,
+    SlicesScored,
 )
 from mlworker.contract.messages import (
     EVENT_QUEUE,
@@ -58,11 +67,11 @@ from mlworker.contract.messages import (
     Refinement,
     Segmented,
     SegmentSlice,
-    SliceImage,
     SlicesEncoded,
     Timing,
 )
-from mlworker.inference import geometry
+from mlworker.contract.ranking import pack_features
+from mlworker.inference import geometry, scoring
 from mlworker.inference.cache import (
     EMBEDDING_SHAPE,
     Embeddings,
@@ -74,6 +83,7 @@ from mlworker.inference.predictor import Predictor
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, CheckpointError, digest, untrained
 from mlworker.model.foreign import converted
+from mlworker.runs import Runs
 from mlworker.storage import ArtifactMissing, Store
 
 logger = logging.getLogger(__name__)
@@ -141,6 +151,54 @@ def add_checkpoint_task(payload: str) -> None:
     _answer(AddCheckpoint, payload, add_checkpoint)
 
 
+@app.task(name=FineTune.task, shared=False)  # type: ignore[untyped-decorator]
+def fine_tune_task(payload: str) -> None:
+    """Begin or go on with a run; it tells by events how it goes."""
+    _take(FineTune, payload)
+
+
+@app.task(name=Evaluate.task, shared=False)  # type: ignore[untyped-decorator]
+def evaluate_task(payload: str) -> None:
+    """Judge models; told by events as well."""
+    _take(Evaluate, payload)
+
+
+@app.task(name=ScoreSlices.task, shared=False)  # type: ignore[untyped-decorator]
+def score_slices_task(payload: str) -> None:
+    """Say how sure a model is of slices, in an event."""
+    try:
+        command = ScoreSlices.model_validate_json(payload)
+    except ValidationError as error:
+        logger.error("A command to score was dropped: %s", error)
+        return
+    with heartbeat.during_task():
+        event = score_slices(command)
+    _tell(event)
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _end_runs(**_: Any) -> None:
+    runs.end()
+
+
+def _take(kind: type[FineTune] | type[Evaluate], payload: str) -> None:
+    try:
+        runs.take(kind.model_validate_json(payload))
+    except ValidationError as error:
+        logger.error("A command to learn was dropped: %s", error)
+
+
+def _tell(event: LearningEvent) -> None:
+    try:
+        app.send_task(LEARNING_EVENT_TASK, args=[event.model_dump_json()], queue=EVENT_QUEUE)
+    except (OperationalError, OSError) as error:
+        # The last word is heard when the server asks again: what was made is in the store.
+        logger.warning("An event could not be sent: %s", error)
+
+
+runs = Runs(store, connection, tell=_tell)
+
+
 def segment(command: SegmentSlice) -> tuple[Message, Array | None]:
     """A proposal and its low-resolution logits, or NotPrepared; raises Refused."""
     started = time.time()
@@ -188,7 +246,7 @@ def encode_slices(command: EncodeSlices) -> SlicesEncoded:
         key = embedding_key(item.image, model_digest=command.model_digest)
         try:
             if not store.exists(key):
-                prepared[key] = geometry.to_rgb(_pixels(item.image), item.image)
+                prepared[key] = geometry.to_rgb(store.get_pixels(item.image), item.image)
                 missing.setdefault(key, []).append(item)
             fates[item.encoding_id] = EncodedSlice(encoding_id=item.encoding_id)
         except Exception as error:  # whatever a slice holds, it must not take its batch with it
@@ -205,6 +263,15 @@ def encode_slices(command: EncodeSlices) -> SlicesEncoded:
     return SlicesEncoded(
         model_digest=command.model_digest,
         slices=tuple(fates[item.encoding_id] for item in command.items),
+    )
+
+
+def score_slices(command: ScoreSlices) -> SlicesScored:
+    """What a model thinks of slices that it has embeddings of; a bad slice fails alone."""
+    return SlicesScored(
+        ranking_id=command.ranking_id,
+        model_digest=command.model_digest,
+        slices=tuple(_scored(item, model_digest=command.model_digest) for item in command.items),
     )
 
 
@@ -234,6 +301,33 @@ def add_checkpoint(command: AddCheckpoint) -> tuple[Message, None]:
         parent=metadata.parent,
         metrics=metadata.metrics,
     ), None
+
+
+def _scored(item: ScoreItem, *, model_digest: str) -> SliceScore:
+    try:
+        embedding = embeddings.get(embedding_key(item.image, model_digest=model_digest))
+        if embedding is None:
+            return SliceScore(
+                slice_id=item.slice_id,
+                code="not_prepared",
+                message="The slice has no embedding of this model.",
+            )
+        scores = scoring.score(
+            predictors.get(model_digest),
+            embedding,
+            height=item.image.height,
+            width=item.image.width,
+        )
+    except Exception as error:  # whatever a slice holds, it must not take its batch with it
+        code, message = _explain(error)
+        return SliceScore(slice_id=item.slice_id, code=code, message=message)
+    return SliceScore(
+        slice_id=item.slice_id,
+        predicted_iou=scores.predicted_iou,
+        disagreement=scores.disagreement,
+        instability=scores.instability,
+        features=pack_features(scores.features),
+    )
 
 
 def _shipped(source: FromPackage) -> bytes:
@@ -334,15 +428,6 @@ def _explain(error: Exception) -> tuple[FailureCode, str]:
         case _:
             logger.exception("A command failed", exc_info=error)
             return "worker_failed", "The worker failed; its log has the details."
-
-
-def _pixels(image: SliceImage) -> Array:
-    stored = store.get_array(image.pixels_key)
-    if stored.shape[:2] != (image.height, image.width) or array_digest(stored) != (
-        image.pixels_digest
-    ):
-        raise ArtifactError("a slice's pixels are not those that were stored")
-    return stored
 
 
 def _mask_prompt(refine: Refinement | None) -> torch.Tensor | None:

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mlworker.contract.ranking import STRATEGIES
 from mlworker.inference.cache import decoding_part, frame_of
 from mlworker.inference.encoder import Encoding, packed
 from mlworker.model.adapter import drop_adapters
 from mlworker.model.checkpoint import Checkpoint, CheckpointError, digest_of_file
+from mlworker.training import active_learning
 from mlworker.training.asking import PROTOCOLS, Model
 from mlworker.training.evaluate import MOST_CLICKS, Evaluation, Plan, evaluate, side_by_side
 from mlworker.training.metrics import PIXELS, TOLERANCE, Spacing
@@ -88,12 +90,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images smaller than the model's square (published evaluation: padded)",
     )
     parser.add_argument("--seed", type=int, default=0, help="where --prompts is a file")
+    simulation = parser.add_argument_group(
+        "which slices to annotate next",
+        "with --simulate-active-learning: fine-tunes the checkpoint again and again on what each"
+        " strategy would have had annotated, and writes learning curves instead of a report",
+    )
+    usual = active_learning.Plan()
+    simulation.add_argument("--simulate-active-learning", action="store_true")
+    simulation.add_argument(
+        "--strategies",
+        type=lambda text: tuple(text.split(",")),
+        default=usual.strategies,
+        metavar=",".join(STRATEGIES),
+    )
+    for name, what in (
+        ("rounds", "in which slices are chosen"),
+        ("per-round", "slices of each round"),
+        ("seeds", "times that all is done with other subjects and another start"),
+        ("steps", "of each fine-tuning"),
+    ):
+        simulation.add_argument(
+            f"--{name}",
+            type=_count,
+            default=getattr(usual, name.replace("-", "_")),
+            metavar="N",
+            help=f"{what} (default: %(default)s)",
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report, and say the figures."""
     root: Path = arguments.root
     samples = read_label2image(arguments.pairs, root=root)[: arguments.limit]
+    if arguments.simulate_active_learning:
+        return _simulate(arguments, samples)
     from_file = not arguments.prompts.isdigit()
     seed = arguments.seed if from_file else int(arguments.prompts)
     plan = Plan(
@@ -139,10 +169,38 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _simulate(arguments: argparse.Namespace, samples: list[Sample]) -> int:
+    """Learning curves of the strategies."""
+    if len(arguments.checkpoint) > 1:
+        raise ValueError("a simulation fine-tunes one checkpoint")
+    (parent,) = arguments.checkpoint
+    plan = active_learning.Plan(
+        strategies=arguments.strategies,
+        rounds=arguments.rounds,
+        per_round=arguments.per_round,
+        seeds=arguments.seeds,
+        steps=arguments.steps,
+    )
+    points = active_learning.simulate(parent, samples, plan=plan, progress=_say_point)
+    about = {"pairs": arguments.pairs.name, **active_learning.about_parent(parent)}
+    active_learning.write_curves(arguments.out, points, plan=plan, about=about)
+    print(active_learning.in_words(points))
+    print(f"{arguments.out / 'curves.html'}")
+    return 0
+
+
+def _say_point(point: active_learning.Point) -> None:
+    print(
+        f"seed {point.seed}, {point.strategy}, {point.slices} slices:"
+        f" Dice {point.box:.3f} by box, {point.point:.3f} by a point",
+        file=sys.stderr,
+    )
+
+
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} masks are none")
+        raise argparse.ArgumentTypeError(f"{text}: at least one is needed")
     return number
 
 

@@ -114,6 +114,25 @@ class Predictor:
         )
         return logits[0], ious[0]
 
+    @torch.inference_mode()
+    def candidates_of_points(
+        self, embedding: Tensor, *, height: int, width: int, points: Sequence[Point]
+    ) -> tuple[Tensor, Tensor]:
+        """What each point alone gives: logits (N, 3, 64, 64), predicted IoUs (N, 3)."""
+        prompts = [Prompt(points=(point,)) for point in points]
+        passes = [
+            self._decode(
+                embedding,
+                prompts[start : start + PROMPTS_A_PASS],
+                height=height,
+                width=width,
+                multimask=True,
+            )
+            for start in range(0, len(prompts), PROMPTS_A_PASS)
+        ]
+        logits, ious = zip(*passes, strict=True)
+        return torch.cat(logits), torch.cat(ious)
+
     def _decode(
         self,
         embedding: Tensor,

@@ -137,12 +137,14 @@ def evaluate(
     spacing: Callable[[Sample], Spacing] = lambda sample: PIXELS,
     worst: int = WORST_KEPT,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    seen: Callable[[Row, Mask], object] = lambda row, predicted: None,
 ) -> Evaluation:
     """Evaluate a model on masks; reads their files, and writes nothing.
 
     Prompts are sampled with the plan's seed where ``prompts`` does not give them. ``root`` is the
     folder that names are relative to, ``spacing`` a pixel's size in millimetres, x and y.
-    ``progress`` is told of images. Raises NothingToEvaluate.
+    ``progress`` is told of images, ``seen`` is shown each of the model's answers. Raises
+    NothingToEvaluate.
     """
     began = time.perf_counter()
     done = Evaluation(speed={model.name: Speed()})
@@ -153,6 +155,7 @@ def evaluate(
             for item, answer in _answered(scene, plan=plan):
                 row = _row(item, answer, model=model.name, plan=plan, spacing=spacing, root=root)
                 done.rows.append(row)
+                seen(row, answer.predicted)
                 kept.offer(row, item.sample, answer)
             for rival in plan.rivals:
                 for item, answer in _rivalled(rival, scene, plan=plan):

@@ -178,6 +178,8 @@ class _Run:
         """Steps, and what follows an epoch."""
         where = self._where
         kept = time.monotonic()
+        if where.step == self._of_steps:  # it was killed between its last state and its weights
+            self._write("last")
         while where.step < self._of_steps:
             self._step()
             ended = where.step % self._steps_of_epoch == 0

@@ -36,11 +36,16 @@ def page(evaluation: Evaluation, summary: Summary, *, results: Mapping[str, Any]
         _speed(results),
         _meaning(results),
     ]
+    return document(f"Evaluation of {', '.join(models)}", "".join(sections))
+
+
+def document(title: str, body: str) -> str:
+    """A page in the report's style, by itself in one file; ``body`` is HTML."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation of {escape(', '.join(models))}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
     )
 
 

@@ -57,8 +57,15 @@ def dot_plot(series: Sequence[Series], categories: Sequence[str], *, title: str)
     return _svg([*bands, *grid, *rest], height=top + 20, title=title)
 
 
-def line_plot(series: Sequence[tuple[Series, Sequence[Mean]]], *, title: str, x_title: str) -> str:
-    """A line with its interval as a band, for each series, over 1, 2, …; y from 0 to 1."""
+def line_plot(
+    series: Sequence[tuple[Series, Sequence[Mean]]],
+    *,
+    title: str,
+    x_title: str,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> str:
+    """A line with its interval as a band, for each series, over 1, 2, …; y from low to high."""
     height, bottom, top, left = 300, 258, 14, 44
     most = max(len(means) for _, means in series)
 
@@ -66,14 +73,16 @@ def line_plot(series: Sequence[tuple[Series, Sequence[Mean]]], *, title: str, x_
         return left + (step - 1) / max(most - 1, 1) * (_WIDTH - left - _RIGHT)
 
     def up(value: float) -> float:
-        return bottom - value * (bottom - top)
+        return bottom - (value - low) / (high - low) * (bottom - top)
 
     parts = []
+    digits = 1 if high - low == 1 else 2
     for tenth in range(0, 11, 2):
-        y = up(tenth / 10)
+        value = low + (high - low) * tenth / 10
+        y = up(value)
         parts.append(
             f'<line class="grid" x1="{at(1)}" x2="{at(most):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text class="tick end" x="{at(1) - 8}" y="{y + 4:.1f}">{tenth / 10:.1f}</text>'
+            f'<text class="tick end" x="{at(1) - 8}" y="{y + 4:.1f}">{value:.{digits}f}</text>'
         )
     shown = [step for step in range(1, most + 1) if most <= 10 or step == 1 or step % 2 == 0]
     parts += [
@@ -86,8 +95,8 @@ def line_plot(series: Sequence[tuple[Series, Sequence[Mean]]], *, title: str, x_
         points = [(at(step), up(mean.mean)) for step, mean in enumerate(means, start=1)]
         sure = [(m.low, m.high) for m in means if m.low is not None and m.high is not None]
         if len(sure) == len(means):
-            lower = [(at(s), up(low)) for s, (low, _) in enumerate(sure, start=1)]
-            upper = [(at(s), up(high)) for s, (_, high) in enumerate(sure, start=1)]
+            lower = [(at(s), up(least)) for s, (least, _) in enumerate(sure, start=1)]
+            upper = [(at(s), up(greatest)) for s, (_, greatest) in enumerate(sure, start=1)]
             outline = _path([*lower, *reversed(upper)])
             parts.append(f'<polygon class="fill {each.colour}" points="{outline}"/>')
         parts.append(f'<polyline class="line {each.colour}" points="{_path(points)}"/>')

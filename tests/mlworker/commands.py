@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlworker.contract.artifacts import Array, array_digest
+from mlworker.contract.learning import ScoreItem, ScoreSlices
 from mlworker.contract.messages import (
     AddCheckpoint,
     EncodeItem,
@@ -50,6 +51,15 @@ def encode(*images: SliceImage, model_digest: str) -> EncodeSlices:
     return EncodeSlices(
         model_digest=model_digest,
         items=tuple(EncodeItem(encoding_id=str(uuid.uuid4()), image=image) for image in images),
+    )
+
+
+def score(*images: SliceImage, model_digest: str) -> ScoreSlices:
+    """The command to say how sure a model is."""
+    return ScoreSlices(
+        ranking_id=str(uuid.uuid4()),
+        model_digest=model_digest,
+        items=tuple(ScoreItem(slice_id=str(uuid.uuid4()), image=image) for image in images),
     )
 
 

@@ -23,6 +23,11 @@ from mlworker.contract.artifacts import (
     unpack_array,
     upload_key,
 )
+from mlworker.contract.learning import (
+    LEARNING_EVENT_TASK,
+    SlicesScored,
+    learning_event_adapter,
+)
 from mlworker.contract.messages import (
     EVENT_QUEUE,
     Box,
@@ -40,6 +45,7 @@ from mlworker.contract.messages import (
     event_adapter,
     reply_adapter,
 )
+from mlworker.contract.ranking import unpack_features
 from mlworker.inference.cache import decoding_part
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import Checkpoint, digest_of_file
@@ -507,3 +513,47 @@ def _refusal(reply):
     assert isinstance(reply, Failed)
     assert reply.message.endswith(".")
     return reply.code
+
+
+def test_slices_are_scored_and_what_has_no_embedding_says_so(broker, prepared, model):
+    unprepared = prepared.model_copy(update={"pixels_digest": "0" * 64})
+    command = commands.score(prepared, unprepared, model_digest=model)
+
+    tasks.score_slices_task(command.model_dump_json())
+
+    event = learning_event_of(broker)
+    assert isinstance(event, SlicesScored)
+    assert (event.ranking_id, event.model_digest) == (command.ranking_id, model)
+    scored, missing = event.slices
+    assert (scored.slice_id, missing.slice_id) == tuple(i.slice_id for i in command.items)
+    assert scored.code is None
+    assert all(0 <= v <= 1 for v in (scored.predicted_iou, scored.disagreement, scored.instability))
+    stored = tasks.store.get_array(embedding_key(prepared, model_digest=model))
+    features = unpack_features(scored.features)
+    np.testing.assert_allclose(features, stored.astype(np.float32).mean((1, 2)), atol=5e-3)
+    assert (missing.code, missing.features) == ("not_prepared", "")
+
+
+def test_scores_of_a_model_that_is_not_there_say_so(store, prepared):
+    absent = "ee" * 32
+    command = commands.score(prepared, model_digest=absent)
+    store.put_array(
+        embedding_key(prepared, model_digest=absent), np.zeros((256, 16, 16), np.float16)
+    )
+    (scored,) = tasks.score_slices(command).slices
+    assert scored.code == "artifact_missing"
+    assert scored.message.endswith(".")
+
+
+def test_a_command_to_score_that_is_none_is_dropped(broker):
+    tasks.score_slices_task('{"kind": "score_slices"}')
+    assert broker.llen(EVENT_QUEUE) == 0
+
+
+def learning_event_of(broker):
+    """The one event that waits for the server."""
+    (message,) = broker.lrange(EVENT_QUEUE, 0, -1)
+    sent = json.loads(message)
+    assert sent["headers"]["task"] == LEARNING_EVENT_TASK
+    (payload,), _, _ = json.loads(base64.b64decode(sent["body"]))
+    return learning_event_adapter.validate_json(payload)
