@@ -7,6 +7,7 @@ has a default but its parent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import numpy.typing as npt
 from django.test import Client
+from django.utils import timezone
 from pydicom import Dataset
 
 from delineate import storage
@@ -176,6 +178,9 @@ def accept_mask(
     by: User | None = None,
     model_digest: str = "",
     hand_drawn_share: float = 1.0,
+    prompts: dict[str, Any] | None = None,
+    first_proposal: npt.NDArray[np.bool_] | None = None,
+    at: datetime | None = None,
 ) -> MaskRevision:
     """The next revision of ``mask`` (rows, columns) on the task's slice ``index``."""
     slice_ = task.series.slices.get(index=index)
@@ -187,8 +192,12 @@ def accept_mask(
         number=number,
         mask=masks.encode(mask).model_dump(mode="json"),
         by=by or lead_of(label.project),
-        prompts={"points": [], "box": None},
+        prompts=prompts or {"points": [], "box": None},
         model_digest=model_digest,
+        first_proposal=None
+        if first_proposal is None
+        else masks.encode(first_proposal).model_dump(mode="json"),
+        at=at or timezone.now(),
         hand_drawn_share=hand_drawn_share,
         active_seconds=1.5,
         draft_version=number,

@@ -6,6 +6,7 @@ needs and which objects its address names, and then must keep to it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from delineate import storage
 from delineate.accounts.models import User
 from delineate.accounts.tokens import make_token
 from delineate.audit.models import Event
@@ -27,11 +29,20 @@ from delineate.config import tokens
 from delineate.config.sockets import sockets
 from delineate.config.urls import api
 from delineate.exports.models import Export
+from delineate.learning.models import Comparison, Ranking, Snapshot, TrainingRun
 from delineate.projects.models import Membership, Role
 from delineate.projects.permissions import ALLOWED, Action
 from delineate.studies import transfers
 from delineate.studies.models import Upload
-from tests.delineate.factories import new_project, new_series, new_study, new_task, new_user
+from mlworker.contract.artifacts import checkpoint_key
+from tests.delineate.factories import (
+    new_model,
+    new_project,
+    new_series,
+    new_study,
+    new_task,
+    new_user,
+)
 from tests.sockets import Socket
 
 pytestmark = pytest.mark.django_db
@@ -136,6 +147,27 @@ NEEDED = {
     ("GET", "/api/exports/{export_id}"): Action.VIEW,
     ("GET", "/api/exports/{export_id}/file"): Action.EXPORT,
     ("POST", "/api/exports/{export_id}/reidentified"): Action.MANAGE,
+    ("GET", "/api/projects/{project_id}/learning"): Action.VIEW,
+    ("PUT", "/api/projects/{project_id}/learning/settings"): Action.LEARN,
+    ("GET", "/api/projects/{project_id}/learning/parts"): Action.VIEW,
+    ("POST", "/api/projects/{project_id}/learning/parts"): Action.LEARN,
+    ("GET", "/api/projects/{project_id}/runs"): Action.VIEW,
+    ("POST", "/api/projects/{project_id}/runs"): Action.LEARN,
+    ("GET", "/api/runs/{run_id}"): Action.VIEW,
+    ("POST", "/api/runs/{run_id}/cancel"): Action.LEARN,
+    ("GET", "/api/projects/{project_id}/models"): Action.VIEW,
+    ("GET", "/api/projects/{project_id}/models/{digest}/card"): Action.VIEW,
+    ("GET", "/api/projects/{project_id}/models/{digest}/file"): Action.LEARN,
+    ("GET", "/api/projects/{project_id}/promotions"): Action.VIEW,
+    ("POST", "/api/projects/{project_id}/promotions"): Action.LEARN,
+    ("POST", "/api/projects/{project_id}/comparisons"): Action.LEARN,
+    ("GET", "/api/comparisons/{comparison_id}"): Action.VIEW,
+    ("GET", "/api/comparisons/{comparison_id}/masks"): Action.VIEW,
+    ("GET", "/api/projects/{project_id}/rankings"): Action.VIEW,
+    ("POST", "/api/projects/{project_id}/rankings"): Action.LEARN,
+    ("GET", "/api/rankings/{ranking_id}/slices"): Action.VIEW,
+    ("GET", "/api/projects/{project_id}/helping"): Action.VIEW,
+    ("GET", "/api/projects/{project_id}/drift"): Action.VIEW,
 }
 
 
@@ -199,6 +231,16 @@ def new_world(name: str) -> World:
     of_series = series.slices.select_related("instance")[0]
     task = new_task(series)
     export = Export.objects.create(project=project, by=lead, format="nifti")
+    model = new_model(hashlib.sha256(name.encode()).hexdigest(), is_default=False)
+    storage.put(checkpoint_key(model.digest), b"weights")
+    run = TrainingRun.objects.create(
+        project=project, number=1, parent=model, candidate=model, recipe={}
+    )
+    snapshot = Snapshot.objects.create(project=project, digest="0" * 64)
+    comparison = Comparison.objects.create(
+        project=project, snapshot=snapshot, first=model, second=model, by=lead
+    )
+    ranking = Ranking.objects.create(project=project, strategy="mix", model=model, by=lead, seed=0)
     return World(
         people,
         {
@@ -213,6 +255,11 @@ def new_world(name: str) -> World:
             "slice_id": of_series.id,
             "task_id": task.id,
             "export_id": export.id,
+            "pseudonyms": study.subject.pseudonym,
+            "run_id": run.id,
+            "comparison_id": comparison.id,
+            "ranking_id": ranking.id,
+            **dict.fromkeys(("digest", "first", "second"), model.digest),
             "token_id": make_token(lead, name="a script", by=lead).token.id,
             "study_uid": study.study_uid,
             "series_uid": series.series_uid,
@@ -287,7 +334,7 @@ def example(schema: dict[str, Any], *, objects: Mapping[str, object], name: str 
     for several in ("anyOf", "oneOf", "allOf"):
         if several in schema:
             return example(schema[several][0], objects=objects, name=name)
-    if name in objects:
+    if name in objects and schema.get("type") != "array":
         return str(objects[name])
     if "enum" in schema:
         return schema["enum"][0]
@@ -301,7 +348,10 @@ def example(schema: dict[str, Any], *, objects: Mapping[str, object], name: str 
             each = example(schema["items"], objects=objects, name=name)
             return [each] * int(schema.get("minItems", 0))
         case "integer" | "number":
-            return schema.get("minimum", 0)
+            if (above := schema.get("exclusiveMinimum")) is None:
+                return schema.get("minimum", 0)
+            below = schema.get("maximum", schema.get("exclusiveMaximum", above + 2))
+            return (above + below) / 2
         case "boolean":
             return False
         case "string":

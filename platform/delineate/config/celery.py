@@ -35,11 +35,18 @@ app.conf.update(
         "honour-tombstones": {"task": "delineate.honour_tombstones", "schedule": 60.0},
         "sweep-models": {"task": "delineate.sweep_models", "schedule": 5.0},
         "sweep-exports": {"task": "delineate.sweep_exports", "schedule": 5.0},
+        "sweep-learning": {"task": "delineate.sweep_learning", "schedule": 5.0},
         "open-missing-tasks": {"task": "delineate.open_missing_tasks", "schedule": 3.0},
     },
 )
 app.autodiscover_tasks(
-    ["delineate.registry", "delineate.studies", "delineate.annotation", "delineate.exports"],
+    [
+        "delineate.registry",
+        "delineate.studies",
+        "delineate.annotation",
+        "delineate.exports",
+        "delineate.learning",
+    ],
     related_name="tasks",
 )
 

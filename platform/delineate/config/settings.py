@@ -32,6 +32,7 @@ INSTALLED_APPS = [
     "delineate.studies",
     "delineate.annotation",
     "delineate.exports",
+    "delineate.learning",
 ]
 MIDDLEWARE = [
     "delineate.config.streaming.StreamInPieces",

@@ -10,6 +10,8 @@ from delineate.config.health import health
 from delineate.config.http import new_api
 from delineate.config.pages import page
 from delineate.exports.api import router as exports
+from delineate.learning.api import router as learning
+from delineate.learning.ranking_api import router as rankings
 from delineate.projects.api import router as projects
 from delineate.registry.api import router as registry
 from delineate.studies.api import router as studies
@@ -26,6 +28,8 @@ for router in (
     quarantine,
     annotation,
     exports,
+    learning,
+    rankings,
 ):
     api.add_router("", router)
 
