@@ -3,6 +3,7 @@ import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
 import { client, dataOf } from "./client";
 
 const EVENTS_PER_PAGE = 100;
+const COMPARED_MASKS = 24;
 const inProject = (project_id: string) => ({ params: { path: { project_id } } });
 
 export const queries = {
@@ -94,5 +95,72 @@ export const queries = {
     queryOptions({
       queryKey: ["project", id, "model"],
       queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/model", inProject(id))),
+    }),
+  projectModels: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "models"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/models", inProject(id))),
+    }),
+  modelCard: (id: string, digest: string) =>
+    queryOptions({
+      queryKey: ["project", id, "models", digest, "card"],
+      queryFn: async () =>
+        dataOf(
+          await client.GET("/api/projects/{project_id}/models/{digest}/card", {
+            params: { path: { project_id: id, digest } },
+            parseAs: "text",
+          }),
+        ),
+    }),
+  promotions: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "promotions"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/promotions", inProject(id))),
+    }),
+  learning: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "learning"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/learning", inProject(id))),
+    }),
+  parts: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "learning", "parts"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/learning/parts", inProject(id))),
+    }),
+  runs: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "runs"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/runs", inProject(id))),
+    }),
+  run: (id: string, run_id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "runs", run_id],
+      queryFn: async () => dataOf(await client.GET("/api/runs/{run_id}", { params: { path: { run_id } } })),
+    }),
+  comparison: (id: string, comparison_id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "comparisons", comparison_id],
+      queryFn: async () =>
+        dataOf(await client.GET("/api/comparisons/{comparison_id}", { params: { path: { comparison_id } } })),
+    }),
+  comparedMasks: (id: string, comparison_id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "comparisons", comparison_id, "masks"],
+      queryFn: async () =>
+        dataOf(
+          await client.GET("/api/comparisons/{comparison_id}/masks", {
+            params: { path: { comparison_id }, query: { limit: COMPARED_MASKS } },
+          }),
+        ),
+    }),
+  helping: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "helping"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/helping", inProject(id))),
+    }),
+  drift: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "drift"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/drift", inProject(id))),
     }),
 };

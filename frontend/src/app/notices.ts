@@ -8,18 +8,23 @@ const LONGEST_PAUSE_MS = 8_000;
 const NOT_SIGNED_IN = 4401;
 const NOT_A_MEMBER = 4404;
 
-const STALE: Readonly<Record<string, readonly string[]>> = {
+export const STALE: Readonly<Record<string, readonly string[]>> = {
   upload: ["uploads", "events"],
-  studies: ["studies", "subjects", "quarantine", "tasks", "progress", "events"],
-  study_deleted: ["studies", "subjects", "quarantine", "tasks", "progress", "events"],
-  subjects: ["studies", "subjects", "tasks", "events"],
-  erasure: ["subjects", "exports", "events"],
+  studies: ["studies", "subjects", "quarantine", "tasks", "progress", "learning", "events"],
+  study_deleted: ["studies", "subjects", "quarantine", "tasks", "progress", "learning", "rankings", "events"],
+  subjects: ["studies", "subjects", "tasks", "learning", "events"],
+  erasure: ["subjects", "exports", "learning", "models", "events"],
   quarantine: ["quarantine"],
   encoding: ["studies", "tasks", "progress"],
-  task: ["tasks", "progress", "events"],
-  revisions: ["subjects", "tasks", "progress", "events"],
+  task: ["tasks", "progress", "learning", "events"],
+  revisions: ["subjects", "tasks", "progress", "learning", "rankings", "helping", "events"],
   export: ["exports", "events"],
-  model: ["model", "studies", "tasks", "progress"],
+  model: ["model", "models", "promotions", "helping", "studies", "tasks", "progress"],
+  learning: ["learning", "events"],
+  run: ["runs", "learning", "models", "events"],
+  promotion: ["promotions", "models", "model", "helping", "events"],
+  comparison: ["comparisons"],
+  ranking: ["rankings"],
 };
 
 /** Keeps the project's queries fresh while the page is open. */

@@ -1,7 +1,8 @@
 /** A project: its tabs, kept fresh by the server's notices. */
 import { Anchor, Badge, Breadcrumbs, Center, Group, Loader, Stack, Tabs, Text, Title } from "@mantine/core";
 import {
-  IconActivity, IconChecklist, IconDownload, IconPhoto, IconSettings, IconShieldLock, IconTags, IconUser, IconUsers,
+  IconActivity, IconBrain, IconChecklist, IconDownload, IconPhoto, IconSettings, IconShieldLock, IconTags, IconUser,
+  IconUsers,
 } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
@@ -10,6 +11,7 @@ import { ApiError, type Schemas } from "../api/client";
 import { queries } from "../api/queries";
 import { useNotices } from "../app/notices";
 import { usePageTitle } from "../app/usePageTitle";
+import { ModelTab } from "../learning/ModelTab";
 import { ActivityTab } from "./ActivityTab";
 import { ExportsTab } from "./ExportsTab";
 import { LabelsTab } from "./LabelsTab";
@@ -40,6 +42,7 @@ const TABS: readonly Tab[] = [
   { name: "labels", title: "Labels", icon: <IconTags size={16} />, content: (project) => <LabelsTab project={project} /> },
   { name: "subjects", title: "Subjects", icon: <IconUser size={16} />, needs: "manage_subjects", content: (project) => <SubjectsTab project={project} /> },
   { name: "exports", title: "Exports", icon: <IconDownload size={16} />, needs: "export", content: (project) => <ExportsTab project={project} /> },
+  { name: "model", title: "Model", icon: <IconBrain size={16} />, content: (project) => <ModelTab project={project} /> },
   { name: "members", title: "Members", icon: <IconUsers size={16} />, content: (project) => <MembersTab project={project} /> },
   { name: "activity", title: "Activity", icon: <IconActivity size={16} />, needs: "view_audit", content: (project) => <ActivityTab project={project} /> },
   { name: "settings", title: "Settings", icon: <IconSettings size={16} />, needs: "manage", content: (project) => <SettingsTab project={project} /> },

@@ -7,6 +7,7 @@ import type { Schemas } from "../api/client";
 import { queries } from "../api/queries";
 import { Empty } from "./Empty";
 import type { Project } from "./ProjectPage";
+import { SuggestedNext } from "./SuggestedNext";
 import { TaskState } from "./taskStates";
 import { modalityInWords, slicesInWords } from "./words";
 
@@ -45,6 +46,7 @@ export function TasksTab({ project }: { project: Project }) {
           </Button>
         )}
       </Group>
+      <SuggestedNext project={project} />
       {shown.length === 0 ? (
         <Empty title={filter === "review" ? "Nothing waits for a review" : "Nothing to do"}>
           {filter === "review"

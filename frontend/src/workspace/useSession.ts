@@ -13,7 +13,7 @@ const COUNT_EVERY_MS = 1000;
 export function useRunner(task: Task, { reloadTask }: { reloadTask: () => void }): Runner {
   const [runner] = useState(() => {
     const { rows, columns } = task.series;
-    const sliceIndex = sliceInAddress();
+    const sliceIndex = sliceInAddress(window.location);
     return run(open(factsOf(task), { clientId: crypto.randomUUID(), height: rows, width: columns, sliceIndex }));
   });
   const { secondsOn, handedIn } = useActivity(runner);
@@ -67,15 +67,18 @@ export function useSliceInAddress(runner: Runner): void {
   const { sliceIndex } = useSession(runner);
   useEffect(() => {
     const timer = setTimeout(() => {
-      window.history.replaceState(window.history.state, "", `#slice=${sliceIndex + 1}`);
+      window.history.replaceState(window.history.state, "", `${window.location.pathname}#slice=${sliceIndex + 1}`);
     }, NOTE_PLACE_MS);
     return () => clearTimeout(timer);
   }, [sliceIndex]);
 }
 
-function sliceInAddress(): number | null {
-  const number = /^#slice=(\d+)$/.exec(window.location.hash)?.[1];
-  return number === undefined ? null : Number(number) - 1;
+/** Where one was, as a number that people read; or else where a link leads, by the slice's index. */
+export function sliceInAddress({ hash, search }: { hash: string; search: string }): number | null {
+  const number = /^#slice=(\d+)$/.exec(hash)?.[1];
+  if (number !== undefined) return Number(number) - 1;
+  const index = /^\d+$/.exec(new URLSearchParams(search).get("slice") ?? "")?.[0];
+  return index === undefined ? null : Number(index);
 }
 
 export function useSession(runner: Runner): Session {
