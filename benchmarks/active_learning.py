@@ -3,7 +3,7 @@
 Takes a folder that `mlworker curate` wrote. Each collection is judged with a checkpoint that has
 not learnt the images: BTCV's abdomens with the one that has never seen any, the hippocampi of the
 validation's subjects with the default model. Prints a table in Markdown for each, and writes the
-curves. About ten minutes on two cores that have nothing else to do:
+curves. About twenty minutes on two cores that have nothing else to do:
 
     nice -n 10 python -m benchmarks.active_learning --data DATA --out CURVES
 """
@@ -31,7 +31,7 @@ from mlworker.training.active_learning import (
 )
 from mlworker.training.samples import SAMPLES_CSV, Sample, read_label2image, read_samples
 
-PLAN: Final = Plan(rounds=3, per_round=4, seeds=5, most_slices=40, most_masks=60)
+PLAN: Final = Plan(rounds=2, per_round=6, seeds=5, most_slices=40, most_masks=60)
 
 
 @dataclass(frozen=True)
