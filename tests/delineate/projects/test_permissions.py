@@ -22,6 +22,7 @@ EXPECTED = {
     Action.MANAGE_SUBJECTS: (True, False, False),
     Action.RELEASE: (True, False, False),
     Action.VIEW_AUDIT: (True, False, False),
+    Action.LEARN: (True, False, False),
 }
 ROLES = (Role.LEAD, Role.REVIEWER, Role.ANNOTATOR)
 CASES = [
