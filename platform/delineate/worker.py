@@ -18,13 +18,14 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis
 import redis.asyncio
 from celery import Celery
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Model, QuerySet
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
@@ -34,6 +35,8 @@ from mlworker.contract.artifacts import stop_key
 from mlworker.contract.messages import AwaitedCommand, Command, Reply, reply_adapter
 
 logger = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=Model)
 
 PUBLISH_PATIENCE_S: Final = 1.0
 READ_BLOCK_S: Final = 5  # how long one blocking read waits before it is repeated
@@ -130,6 +133,15 @@ def seen_at(queue: str) -> datetime | None:
         logger.warning("Nobody can say whether a worker is alive: %s", error)
         return None
     return datetime.fromtimestamp(float(beat), UTC) if isinstance(beat, bytes) else None
+
+
+def unseen(sent: QuerySet[ModelT], *, queue: str) -> QuerySet[ModelT]:
+    """Of jobs that were sent, those that ``queue``'s worker cannot have seen: they lie in it.
+
+    By their ``heartbeat_at``; all of them where nobody knows of a worker.
+    """
+    alive_at = seen_at(queue)
+    return sent if alive_at is None else sent.filter(heartbeat_at__gt=alive_at)
 
 
 def _client() -> redis.Redis:

@@ -45,9 +45,7 @@ def send(comparison: Comparison) -> None:
 def sweep() -> None:
     """Send again what has been silent."""
     running = Comparison.objects.filter(state=JobState.RUNNING)
-    seen_at = worker.seen_at(Evaluate.queue)
-    waiting = running if seen_at is None else running.filter(heartbeat_at__gt=seen_at)
-    jobs.mark_sent(waiting)
+    jobs.mark_sent(worker.unseen(running, queue=Evaluate.queue))
     for comparison in jobs.release_after_silence(Comparison):
         if comparison.attempt >= MAX_ATTEMPTS:
             jobs.fail(

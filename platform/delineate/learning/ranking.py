@@ -21,7 +21,7 @@ from uuid import UUID
 
 import numpy as np
 from django.db import transaction
-from django.db.models import CharField, Exists, OuterRef, Q, QuerySet, Value
+from django.db.models import CharField, Exists, OuterRef, QuerySet, Value
 from django.db.models.functions import MD5, Cast, Concat
 from django.utils import timezone
 
@@ -121,11 +121,8 @@ def candidates(project: Project, *, seed: int) -> QuerySet[Slice]:
 def sweep() -> None:
     """Go on with every ranking: send what has become due, and again what has been silent."""
     running = Ranking.objects.filter(state=JobState.RUNNING)
-    seen_at = worker.seen_at(ScoreSlices.queue)
-    # What was sent since the worker was last alive lies in its queue; embeddings come when they do.
-    jobs.mark_sent(
-        running if seen_at is None else running.filter(Q(heartbeat_at__gt=seen_at) | Q(asked=[]))
-    )
+    # Who has asked for nothing waits for embeddings, which come when they do.
+    jobs.mark_sent(worker.unseen(running, queue=ScoreSlices.queue) | running.filter(asked=[]))
     for ranking_id in running.values_list("id", flat=True):
         with transaction.atomic():
             ranking = _locked(ranking_id)

@@ -21,7 +21,7 @@ from django.db import transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from delineate import live, storage, worker
+from delineate import jobs, live, storage, worker
 from delineate.accounts.models import User
 from delineate.annotation.models import MaskRevision
 from delineate.annotation.transitions import State
@@ -413,9 +413,7 @@ def _next() -> TrainingRun | None:
 def _wait_for_the_worker() -> None:
     """What was sent after the worker was last alive lies in its queue: that is no silence."""
     sent = TrainingRun.objects.filter(state=JobState.RUNNING)
-    seen_at = worker.seen_at(FineTune.queue)
-    waiting = sent if seen_at is None else sent.filter(heartbeat_at__gt=seen_at)
-    waiting.update(heartbeat_at=timezone.now())
+    jobs.mark_sent(worker.unseen(sent, queue=FineTune.queue))
 
 
 def _under_way(run_id: str, *, stage: Stage) -> TrainingRun | None:

@@ -158,7 +158,9 @@ def forget(slices: QuerySet[Slice]) -> set[str]:
 
 def sweep() -> None:
     """Take back what has been silent, give up what failed too often, and send what is due."""
-    jobs.mark_sent(_waiting_for_a_worker())
+    # What was sent after the worker was last alive lies in its queue.
+    sent = Encoding.objects.filter(state=JobState.RUNNING)
+    jobs.mark_sent(worker.unseen(sent, queue=EncodeSlices.queue))
     # Those that were never sent wait for their turn, by the thousand: they are no news.
     for encoding in jobs.release_after_silence(Encoding, states=[JobState.RUNNING]):
         if encoding.attempt >= MAX_ATTEMPTS:
@@ -170,13 +172,6 @@ def sweep() -> None:
             _tell([encoding.slice_id], model_digest=encoding.model_digest)
     request_missing()
     dispatch()
-
-
-def _waiting_for_a_worker() -> QuerySet[Encoding]:
-    """What was sent after the worker was last alive: it lies in the queue."""
-    sent = Encoding.objects.filter(state=JobState.RUNNING)
-    seen_at = worker.seen_at(EncodeSlices.queue)
-    return sent if seen_at is None else sent.filter(heartbeat_at__gt=seen_at)
 
 
 def _send(encodings: QuerySet[Encoding]) -> None:
