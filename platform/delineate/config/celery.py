@@ -36,6 +36,7 @@ app.conf.update(
         "sweep-models": {"task": "delineate.sweep_models", "schedule": 5.0},
         "sweep-exports": {"task": "delineate.sweep_exports", "schedule": 5.0},
         "sweep-learning": {"task": "delineate.sweep_learning", "schedule": 5.0},
+        "tidy-learning": {"task": "delineate.tidy_learning", "schedule": 60.0},
         "open-missing-tasks": {"task": "delineate.open_missing_tasks", "schedule": 3.0},
     },
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 from uuid import UUID
 
@@ -46,7 +45,7 @@ SETTINGS = (
 def learning_of(project: Project) -> dict[str, Any]:
     """How a project learns, and what there is to learn from."""
     settings = training.settings_of(project)
-    masks = _masks_by_subject(project)
+    masks = snapshot.masks_by_subject(project)
     parts = splits.known(project)
     under_way = project.runs.filter(state__in=training.UNDER_WAY).exists()
     _, sentence = training.due(project)
@@ -68,7 +67,7 @@ def learning_of(project: Project) -> dict[str, Any]:
 
 def parts_of(project: Project) -> list[dict[str, Any]]:
     """All subjects with their parts, and how many masks there are to learn from."""
-    masks, parts = _masks_by_subject(project), splits.known(project)
+    masks, parts = snapshot.masks_by_subject(project), splits.known(project)
     names = project.subjects.values_list("pseudonym", flat=True)
     return [
         {"pseudonym": name, "part": parts.get(name), "masks": masks.get(name, 0)} for name in names
@@ -339,14 +338,6 @@ def card_of(project: Project, *, digest: str) -> str:
         for each in project.deployments.filter(model=model).select_related("by").order_by("since")
     ]
     return card(model, run, answered=answered)
-
-
-def _masks_by_subject(project: Project) -> Counter[str]:
-    """Masks that there are to learn from."""
-    return Counter(
-        revision.slice.series.study.subject.pseudonym
-        for revision in snapshot.to_learn_from(project)
-    )
 
 
 def _parts_in(frozen: Snapshot | None) -> dict[str, dict[str, int]]:

@@ -7,6 +7,7 @@ run needs it and can be written again, byte for byte, as long as nobody in it ha
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
@@ -49,6 +50,15 @@ def to_learn_from(project: Project) -> list[MaskRevision]:
     revisions = accepted_masks(project, reviewed_only=True)
     revisions = revisions.select_related("slice__series__study__subject", "label")
     return [one for one in revisions if len(one.mask["counts"]) > 1]
+
+
+def masks_by_subject(project: Project) -> Counter[str]:
+    """How many masks there are to learn from, by pseudonym; none of them is read."""
+    subject = "slice__series__study__subject__pseudonym"
+    revisions = accepted_masks(project, reviewed_only=True)
+    # The second run is the first foreground.
+    shown = revisions.values_list(subject, "mask__counts__1")
+    return Counter(name for name, foreground in shown if foreground is not None)
 
 
 def freeze(project: Project, *, parent: ModelVersion) -> Snapshot:

@@ -48,11 +48,16 @@ def receive_learning_event_task(payload: str) -> None:
 
 @shared_task(name="delineate.sweep_learning", time_limit=SWEEP_TAKES_AT_MOST_S)  # type: ignore[untyped-decorator]
 def sweep_learning_task() -> None:
-    """Begin, send, promote and work out what is due."""
+    """Begin, send and promote what is due."""
     training.begin_what_is_due()
     training.sweep()
     comparing.sweep()
     ranking.sweep()
     promotion.sweep()
+
+
+@shared_task(name="delineate.tidy_learning", time_limit=SWEEP_TAKES_AT_MOST_S)  # type: ignore[untyped-decorator]
+def tidy_learning_task() -> None:
+    """What nobody waits for: sets of those who are gone go, and what masks cost is worked out."""
     erased.sweep()
     agreement.work_out()

@@ -126,7 +126,7 @@ def begin(project: Project, *, by: User | None) -> TrainingRun:
         project = lock(project.id)
         if project.runs.filter(state__in=UNDER_WAY).exists():
             raise RunUnderWay("A run of this project is under way: wait for it, or stop it.")
-        if not snapshot.to_learn_from(project):
+        if not snapshot.masks_by_subject(project):
             raise snapshot.NothingToLearn(
                 "There is nothing to learn from: no task with masks has been accepted by a "
                 "reviewer."
