@@ -26,6 +26,13 @@ from celery.contrib.testing.worker import start_worker
 
 from mlworker.contract import artifacts, broker, masks
 from mlworker.contract.artifacts import ArtifactError
+from mlworker.contract.learning import (
+    LEARNING_EVENT_TASK,
+    Evaluate,
+    FineTune,
+    LearningEvent,
+    ScoreSlices,
+)
 from mlworker.contract.messages import (
     EVENT_QUEUE,
     EVENT_TASK,
@@ -50,6 +57,7 @@ from mlworker.contract.messages import (
     Timing,
 )
 from mlworker.storage import Store
+from tests import null_learning
 
 Mask = npt.NDArray[np.bool_]
 
@@ -160,9 +168,26 @@ def _application(redis_url: str, storage_url: str) -> Celery:
         command = AddCheckpoint.model_validate_json(payload)
         _send(connection, command, _added(command, store=store))
 
+    def tell(event: LearningEvent) -> None:
+        app.send_task(LEARNING_EVENT_TASK, args=[event.model_dump_json()], queue=EVENT_QUEUE)
+
+    def fine_tune(payload: str) -> None:
+        for event in null_learning.fine_tuned(FineTune.model_validate_json(payload), store=store):
+            tell(event)
+
+    def evaluate(payload: str) -> None:
+        for event in null_learning.evaluated(Evaluate.model_validate_json(payload), store=store):
+            tell(event)
+
+    def score_slices(payload: str) -> None:
+        tell(null_learning.scored(ScoreSlices.model_validate_json(payload), store=store))
+
     app.task(segment_slice, name=SegmentSlice.task, shared=False)
     app.task(encode_slices, name=EncodeSlices.task, shared=False)
     app.task(add_checkpoint, name=AddCheckpoint.task, shared=False)
+    app.task(fine_tune, name=FineTune.task, shared=False)
+    app.task(evaluate, name=Evaluate.task, shared=False)
+    app.task(score_slices, name=ScoreSlices.task, shared=False)
     return app
 
 

@@ -11,7 +11,24 @@ import pytest
 from celery import Celery
 
 from mlworker.contract import masks
-from mlworker.contract.artifacts import array_digest, logits_key, upload_key
+from mlworker.contract.artifacts import (
+    array_digest,
+    checkpoint_key,
+    evaluation_key,
+    logits_key,
+    stop_key,
+    upload_key,
+)
+from mlworker.contract.learning import (
+    Evaluate,
+    EvaluationEnded,
+    EvaluationResults,
+    FineTune,
+    Recipe,
+    SlicesScored,
+    TrainingEnded,
+    learning_event_adapter,
+)
 from mlworker.contract.messages import (
     EVENT_QUEUE,
     Box,
@@ -28,8 +45,9 @@ from mlworker.contract.messages import (
     event_adapter,
     reply_adapter,
 )
+from mlworker.contract.ranking import FEATURES, unpack_features
 from mlworker.storage import Store
-from tests import null_worker
+from tests import null_learning, null_worker
 from tests.mlworker import commands
 
 MODEL = "c" * 64
@@ -129,6 +147,82 @@ def test_an_upload_is_a_model_or_refused_and_nothing_is_shipped(ask, store):
     assert ask(commands.add(FromPackage())).code == "checkpoint_missing"
 
 
+def test_what_is_fine_tuned_longer_is_better(send, module_broker, store):
+    data, parent = commands.learning_set(store), MODEL
+
+    def trained(epochs):
+        command = FineTune(
+            run_id=str(uuid.uuid4()),
+            attempt=1,
+            parent_digest=parent,
+            data=data,
+            recipe=Recipe(epochs=epochs),
+        )
+        send(command)
+        ended = _learning_event(module_broker, TrainingEnded)
+        assert (ended.run_id, ended.state) == (command.run_id, "finished")
+        assert store.exists(checkpoint_key(ended.checkpoint.digest))
+        return ended.checkpoint.digest
+
+    models = (parent, trained(2), trained(20))
+    dices = {}
+    for pair in (models[:2], models[1:]):
+        command = Evaluate(
+            evaluation_id=str(uuid.uuid4()), attempt=1, model_digests=pair, data=data, clicks=3
+        )
+        send(command)
+        assert not _learning_event(module_broker, EvaluationEnded).code
+        results = store.get(evaluation_key(command.evaluation_id))
+        for row in EvaluationResults.model_validate_json(results).rows:
+            assert row.subject == "S-2"
+            assert row.dice_after == (row.dice,) * 3
+            dices[row.model_digest] = row.dice
+
+    assert dices[models[0]] == null_learning.UNTRAINED
+    assert dices[models[0]] < dices[models[1]] < dices[models[2]] < 1
+
+
+def test_a_run_that_is_to_stop_makes_no_model(send, module_broker, store):
+    command = FineTune(
+        run_id=str(uuid.uuid4()),
+        attempt=1,
+        parent_digest=MODEL,
+        data=commands.learning_set(store),
+        recipe=Recipe(),
+    )
+    store.put(stop_key(command.run_id), b"")
+
+    send(command)
+
+    ended = _learning_event(module_broker, TrainingEnded)
+    assert (ended.state, ended.checkpoint) == ("stopped", None)
+
+
+def test_a_set_that_is_not_what_it_was_fails(send, module_broker, store):
+    data = commands.learning_set(store).model_copy(update={"digest": "0" * 64})
+
+    send(Evaluate(evaluation_id=str(uuid.uuid4()), attempt=1, model_digests=(MODEL,), data=data))
+
+    assert _learning_event(module_broker, EvaluationEnded).code == "artifact_invalid"
+
+
+def test_prepared_slices_are_scored_alike_each_time(send, module_broker, store):
+    prepared, other = (
+        commands.stored_image(store, commands.ct_slice(shift=shift)) for shift in (202, 203)
+    )
+    send(commands.encode(prepared, model_digest=MODEL))
+    _event(module_broker)
+
+    found = []
+    for _ in range(2):
+        send(commands.score(prepared, other, model_digest=MODEL))
+        found.append(_learning_event(module_broker, SlicesScored).slices)
+
+    assert [each.code for each in found[0]] == [None, "not_prepared"]
+    assert unpack_features(found[0][0].features).shape == (FEATURES,)
+    assert found[0][0].disagreement == found[1][0].disagreement
+
+
 def test_a_mask_follows_from_its_prompts(store):
     image = commands.stored_image(store, commands.ct_slice())
 
@@ -168,8 +262,20 @@ def test_heartbeats_are_those_of_living_workers(services, module_broker):
 
 
 def _event(module_broker):
-    """The next event on the server's queue, as Celery carries it."""
+    """The next event on the server's queue."""
+    return event_adapter.validate_json(_queued(module_broker))
+
+
+def _learning_event(module_broker, kind):
+    """The next of this kind; those before it are signs of life."""
+    while True:
+        event = learning_event_adapter.validate_json(_queued(module_broker))
+        if isinstance(event, kind):
+            return event
+
+
+def _queued(module_broker):
+    """An event as Celery carries it."""
     queued = module_broker.blpop([EVENT_QUEUE], timeout=30)
     assert queued is not None
-    arguments = json.loads(base64.b64decode(json.loads(queued[1])["body"]))[0]
-    return event_adapter.validate_json(arguments[0])
+    return json.loads(base64.b64decode(json.loads(queued[1])["body"]))[0][0]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from typing import Any
 
 import numpy as np
 
-from mlworker.contract.artifacts import Array, array_digest
-from mlworker.contract.learning import ScoreItem, ScoreSlices
+from mlworker.contract import masks
+from mlworker.contract.artifacts import Array, array_digest, learning_set_key
+from mlworker.contract.learning import (
+    LearningImage,
+    LearningMask,
+    LearningSet,
+    ScoreItem,
+    ScoreSlices,
+    StoredSet,
+)
 from mlworker.contract.messages import (
     AddCheckpoint,
     EncodeItem,
@@ -61,6 +70,38 @@ def score(*images: SliceImage, model_digest: str) -> ScoreSlices:
         model_digest=model_digest,
         items=tuple(ScoreItem(slice_id=str(uuid.uuid4()), image=image) for image in images),
     )
+
+
+def learning_set(store: Store) -> StoredSet:
+    """Of two subjects to learn from and one held out: a slice each, with a liver and no spleen."""
+    items = []
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(-500, 500, (48, 64), dtype=np.int16)
+        liver = np.zeros((48, 64), bool)
+        liver[8 + number : 30, 10:40] = True
+        drawn = {"liver": masks.encode(liver), "spleen": masks.empty(48, 64)}
+        items.append(
+            LearningImage(
+                slice_id=str(uuid.UUID(int=number + 1)),
+                image=stored_image(store, pixels).model_copy(
+                    update={"intercept": 0.0, "window": Window(centre=0, width=1000)}
+                ),
+                modality="CT",
+                subject=f"S-{number}",
+                part="held_out" if number == 2 else "train",
+                masks=tuple(
+                    LearningMask(
+                        revision_id=str(uuid.UUID(int=100 * place + number)), label=label, mask=mask
+                    )
+                    for place, (label, mask) in enumerate(drawn.items(), start=1)
+                ),
+            )
+        )
+    content = LearningSet(items=tuple(items)).model_dump_json().encode()
+    digest = hashlib.sha256(content).hexdigest()
+    key = learning_set_key(digest)
+    store.put(key, content)
+    return StoredSet(key=key, digest=digest)
 
 
 def segment(image: SliceImage, *, model_digest: str, **prompts: Any) -> SegmentSlice:

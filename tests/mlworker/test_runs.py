@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import time
 import uuid
@@ -15,10 +14,8 @@ import pytest
 
 from mlworker.contract import masks
 from mlworker.contract.artifacts import (
-    array_digest,
     checkpoint_key,
     evaluation_key,
-    learning_set_key,
     pack_array,
     run_prefix,
     stop_key,
@@ -29,18 +26,14 @@ from mlworker.contract.learning import (
     EvaluationProgress,
     EvaluationResults,
     FineTune,
-    LearningImage,
-    LearningMask,
-    LearningSet,
     Recipe,
-    StoredSet,
     TrainingEnded,
     TrainingProgress,
 )
-from mlworker.contract.messages import SliceImage, Window
 from mlworker.model.checkpoint import digest, untrained
 from mlworker.runs import Runs
 from mlworker.storage import Store
+from tests.mlworker import commands
 from tests.waiting import wait_until
 
 QUICK = Recipe(epochs=1, most_steps=2, images=1, masks=1, corrections=1, augment=False)
@@ -81,45 +74,8 @@ def parent(store):
 
 @pytest.fixture
 def data(store):
-    """Two subjects learnt from and one held out, a slice and a mask each."""
-    items = []
-    for number in range(3):
-        pixels = np.random.default_rng(number).integers(-500, 500, (48, 64), dtype=np.int16)
-        drawn = np.zeros((48, 64), bool)
-        drawn[8 + number : 30, 10:40] = True
-        key = f"studies/{number}.npy"
-        store.put(key, pack_array(pixels))
-        items.append(
-            LearningImage(
-                slice_id=str(uuid.UUID(int=number + 1)),
-                image=SliceImage(
-                    pixels_key=key,
-                    pixels_digest=array_digest(pixels),
-                    height=48,
-                    width=64,
-                    window=Window(centre=0, width=1000),
-                ),
-                modality="CT",
-                subject=f"S-{number}",
-                part="held_out" if number == 2 else "train",
-                masks=(
-                    LearningMask(
-                        revision_id=str(uuid.UUID(int=100 + number)),
-                        label="liver",
-                        mask=masks.encode(drawn),
-                    ),
-                    LearningMask(
-                        revision_id=str(uuid.UUID(int=200 + number)),
-                        label="spleen",
-                        mask=masks.empty(48, 64),
-                    ),
-                ),
-            )
-        )
-    content = LearningSet(items=tuple(items)).model_dump_json().encode()
-    key = learning_set_key("one")
-    store.put(key, content)
-    return StoredSet(key=key, digest=hashlib.sha256(content).hexdigest())
+    """Two subjects learnt from and one held out."""
+    return commands.learning_set(store)
 
 
 def fine_tuning(parent, data, *, recipe=QUICK, run_id=None, attempt=1, budget_s=None):
