@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", validation_alias="MLWORKER_PRECISION"
     )
+    # An MLflow server that is told of fine-tunings; by MLflow's own name.
+    mlflow_tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
 
 
 settings = Settings()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,15 +19,20 @@ from mlworker.training.state import NotKept, write_whole
 
 State = Literal["running", "finished", "stopped", "failed"]
 Value = str | int | float | bool | None | list[str]
+Listener = Callable[[str, Mapping[str, Value]], object]  # of an event by name
 
 _HASTE: Final = 0.05  # of a step's time in the estimate of what is left: slow enough to be steady
 
 
 class Progress:
-    """The teller of one run, in its folder; it adds to what an earlier part of the run told."""
+    """The teller of one run, in its folder; it adds to what an earlier part of the run told.
 
-    def __init__(self, folder: Path) -> None:
+    ``listeners`` hear each event as it is written.
+    """
+
+    def __init__(self, folder: Path, *, listeners: Iterable[Listener] = ()) -> None:
         self._folder = folder
+        self._listeners = tuple(listeners)
         self._curves = SummaryWriter(str(folder / "tensorboard"))
         self._step_s: float | None = None
 
@@ -38,6 +44,8 @@ class Progress:
                 file.write(line + "\n")
         except OSError as error:
             raise NotKept(f"events.jsonl could not be written: {error}") from error
+        for listen in self._listeners:
+            listen(event, values)
 
     def step(
         self,
