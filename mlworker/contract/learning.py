@@ -83,13 +83,18 @@ class StoredSet(Message):
 
 
 class Recipe(Message):
-    """What a lead may choose of a fine-tuning; everything else is as published."""
+    """What may be chosen of a fine-tuning; everything else is as published.
 
-    trainable: Trainable = "decoder"
-    epochs: int = Field(default=4, ge=1, le=1000)
+    The defaults are for a few dozen slices: see docs/learning.md for what they give.
+    """
+
+    trainable: Trainable = "everything"
+    epochs: int = Field(default=40, ge=1, le=1000)
     learning_rate: float = Field(default=1e-4, gt=0, le=1)
     halved_after: tuple[int, ...] = ()
-    warm_up: int = Field(default=0, ge=0)
+    warm_up: int = Field(default=20, ge=0)
+    # How far the kept weights go from the parent's to those that were learnt.
+    blend: float = Field(default=0.75, gt=0, le=1)
     most_steps: int | None = Field(default=None, ge=1)
     images: int = Field(default=2, ge=1, le=64)  # of a step
     masks: int = Field(default=5, ge=1, le=64)  # of each image, drawn with replacement

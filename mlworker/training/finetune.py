@@ -29,7 +29,7 @@ from mlworker.training import processes
 from mlworker.training.asking import Model
 from mlworker.training.dataset import Dataset, survey
 from mlworker.training.evaluate import Plan, evaluate
-from mlworker.training.progress import Progress
+from mlworker.training.progress import Listener, Progress
 from mlworker.training.samples import Sample, refuse_shared_subjects
 from mlworker.training.settings import FREE_TO_CHANGE, Settings
 from mlworker.training.state import load_state, save_state, write_whole
@@ -73,17 +73,19 @@ def fine_tune(
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Outcome:
     """Fine-tune the checkpoint in a file until all epochs are through, or ``stop`` says so.
 
     ``out`` gets last.state, last.safetensors, best.safetensors, events.jsonl, status.json and
-    TensorBoard files. Raises DataError, CheckpointError, RunExists, StateError, NotFinite, NotKept;
-    each leaves a final state in status.json, and what was kept before.
+    TensorBoard files; ``listeners`` hear of each event. Raises DataError, CheckpointError,
+    RunExists, StateError, NotFinite, NotKept; each leaves a final state in status.json, and what
+    was kept before.
     """
     if (out / STATE).exists() and not resume:
         raise RunExists(f"{out} holds a run: resume it, or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    progress = Progress(out) if processes.rank() == 0 else None
+    progress = Progress(out, listeners=listeners) if processes.rank() == 0 else None
     try:
         run = _Run(
             parent,
@@ -255,21 +257,21 @@ class _Run:
 
     def _validated(self) -> float:
         """The mean Dice from a box and from a point, each image encoded once."""
-        model = self._trainer.model
-        # Decoding is served by the CPU, wherever the training runs.
-        prompt_encoder, mask_decoder = (
-            copy.deepcopy(part).cpu() for part in (model.prompt_encoder, model.mask_decoder)
-        )
-        done = evaluate(
-            Model(
-                "candidate",
-                Encoding(model.image_encoder, self._frame),
-                Predictor(prompt_encoder, mask_decoder, frame=self._frame),
-            ),
-            self._validation,
-            plan=Plan(protocols=("box", "1-point"), seed=self._settings.seed),
-            worst=0,
-        )
+        with self._trainer.as_kept() as model:
+            # Decoding is served by the CPU, wherever the training runs.
+            prompt_encoder, mask_decoder = (
+                copy.deepcopy(part).cpu() for part in (model.prompt_encoder, model.mask_decoder)
+            )
+            done = evaluate(
+                Model(
+                    "candidate",
+                    Encoding(model.image_encoder, self._frame),
+                    Predictor(prompt_encoder, mask_decoder, frame=self._frame),
+                ),
+                self._validation,
+                plan=Plan(protocols=("box", "1-point"), seed=self._settings.seed),
+                worst=0,
+            )
         return float(np.mean([row.scores.dice for row in done.rows]))
 
     def _keep(self) -> None:
@@ -295,7 +297,8 @@ class _Run:
                 "metrics": {"validation_dice": score} if score is not None else {},
             }
         )
-        data = pack(self._trainer.model.state_dict(), metadata)
+        with self._trainer.as_kept() as model:
+            data = pack(model.state_dict(), metadata)
         write_whole(self._out / f"{name}.safetensors", lambda file: file.write(data))
 
     def _say(self, event: str, **values: Any) -> None:

@@ -45,9 +45,10 @@ from mlworker.contract.learning import (
 )
 from mlworker.inference import geometry
 from mlworker.inference.cache import decoding_part, encoding_part, frame_of
-from mlworker.inference.encoder import PrecisionError
+from mlworker.inference.encoder import PrecisionError, fastest_dtype
 from mlworker.model.checkpoint import Checkpoint, CheckpointError, digest, digest_of_file
 from mlworker.storage import ArtifactMissing, Store
+from mlworker.training import tracking
 from mlworker.training.asking import CLICKS, Model
 from mlworker.training.dataset import mask_in_frame
 from mlworker.training.evaluate import Plan, Row, evaluate
@@ -98,6 +99,11 @@ def _fine_tune(command: FineTune, folder: Path, store: Store) -> Outcome:
         frame = frame_of(Checkpoint(path))
     samples = _Written(folder / "data", store).of(command.data, part="train", frame=frame)
     out = folder / RUN
+    heard = worker.mlflow_tracking_uri and tracking.listener(
+        worker.mlflow_tracking_uri,
+        run_id=command.run_id,
+        parameters={"parent": command.parent_digest} | command.recipe.model_dump(),
+    )
 
     def run(*, resume: bool) -> str:
         with _model(store, command.parent_digest) as parent:
@@ -108,7 +114,8 @@ def _fine_tune(command: FineTune, folder: Path, store: Store) -> Outcome:
                 settings=_settings(command.recipe),
                 resume=resume,
                 stop=lambda: bool(asked),
-                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+                device=_device(),
+                listeners=[heard] if heard else [],
             )
         return done.state
 
@@ -267,6 +274,7 @@ def _settings(recipe: Recipe) -> Settings:
         learning_rate=recipe.learning_rate,
         halved_after=recipe.halved_after,
         warm_up=recipe.warm_up,
+        blend=recipe.blend,
         most_steps=recipe.most_steps,
         images=recipe.images,
         masks=recipe.masks,
@@ -274,9 +282,19 @@ def _settings(recipe: Recipe) -> Settings:
         augment=recipe.augment,
         balance=recipe.balance,
         seed=recipe.seed,
+        precision="bfloat16" if _learns_in_bfloat16() else "float32",
         threads=worker.threads,
         keep_every_s=KEEP_EVERY_S,
     )
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _learns_in_bfloat16() -> bool:
+    """Where it is faster, unless somebody wants float32 of this worker."""
+    return worker.precision != "float32" and fastest_dtype(_device()) != torch.float32
 
 
 def _telling(folder: Path, *, before: int, of: int) -> Callable[[int, int], None]:

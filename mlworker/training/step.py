@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -65,6 +66,11 @@ class Trainer:
             parameter.requires_grad_(chosen)
             if chosen:
                 self.learning[key] = parameter
+        self._began_with = (
+            {key: value.detach().clone() for key, value in self.learning.items()}
+            if settings.blend < 1
+            else {}
+        )
         # With one backward pass before each move, large weights move as soon as their gradient is
         # there, which is then dropped: the gradients of all adapters alone are 0.7 GB.
         at_once = settings.accumulate == 1 and processes.count() == 1
@@ -124,6 +130,23 @@ class Trainer:
                 value.copy_(state["weights"][key])
                 for name, moment in state["moments"].get(key, {}).items():
                     self._moments(value)[name] = moment.to(self._device, copy=True)
+
+    @contextmanager
+    def as_kept(self) -> Iterator[SamMed2D]:
+        """The model as it is kept, by the settings' blend with the weights it began with."""
+        if self.settings.blend == 1:
+            yield self.model
+            return
+        learnt = {key: value.detach().clone() for key, value in self.learning.items()}
+        with torch.no_grad():
+            for key, value in self.learning.items():
+                value.copy_(torch.lerp(self._began_with[key], value, self.settings.blend))
+        try:
+            yield self.model
+        finally:
+            with torch.no_grad():
+                for key, value in self.learning.items():
+                    value.copy_(learnt[key])
 
     def refuse_not_finite(self) -> None:
         """Raises NotFinite where a weight is: such weights are not worth keeping."""

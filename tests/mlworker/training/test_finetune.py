@@ -63,8 +63,9 @@ def data(tmp_path):
     return write_set(tmp_path / "set", images=3)
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(data, small_checkpoint, tmp_path):
-    write_settings(data.parent / "settings.json", epochs=2)
+@pytest.mark.parametrize("blend", [1.0, 0.5])
+def test_a_killed_run_goes_on_to_the_same_bits(data, small_checkpoint, tmp_path, blend):
+    write_settings(data.parent / "settings.json", epochs=2, blend=blend)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(command(data, small_checkpoint, whole)) == 0
 

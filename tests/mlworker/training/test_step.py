@@ -191,6 +191,28 @@ def test_weights_that_are_no_numbers_end_a_step_and_are_not_kept(model):
         trained.refuse_not_finite()
 
 
+def test_what_is_kept_lies_between_what_was_known_and_what_was_learnt(model):
+    before = copy_of(model)
+    trained = trainer(model, corrections=1, blend=0.25)
+    step(trained, part())
+    learnt = copy_of(model)
+
+    with trained.as_kept() as kept:
+        weights = copy_of(kept)
+
+    for key in moved(before, model):
+        assert weights[key].allclose(before[key] + 0.25 * (learnt[key] - before[key]), atol=1e-6)
+        assert not weights[key].equal(learnt[key])
+    assert not moved(learnt, model)
+
+
+def test_without_a_blend_everything_learnt_is_kept(model):
+    trained = trainer(model, corrections=1)
+    step(trained, part())
+    with trained.as_kept() as kept:
+        assert kept is trained.model
+
+
 def test_moments_and_weights_are_taken_up(model, small_checkpoint):
     trained = trainer(model, corrections=1)
     step(trained, part())
