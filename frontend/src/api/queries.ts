@@ -4,6 +4,7 @@ import { client, dataOf } from "./client";
 
 const EVENTS_PER_PAGE = 100;
 const COMPARED_MASKS = 24;
+const RANKED_SLICES = 50;
 const inProject = (project_id: string) => ({ params: { path: { project_id } } });
 
 export const queries = {
@@ -137,6 +138,11 @@ export const queries = {
       queryKey: ["project", id, "runs", run_id],
       queryFn: async () => dataOf(await client.GET("/api/runs/{run_id}", { params: { path: { run_id } } })),
     }),
+  comparisons: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "comparisons"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/comparisons", inProject(id))),
+    }),
   comparison: (id: string, comparison_id: string) =>
     queryOptions({
       queryKey: ["project", id, "comparisons", comparison_id],
@@ -150,6 +156,23 @@ export const queries = {
         dataOf(
           await client.GET("/api/comparisons/{comparison_id}/masks", {
             params: { path: { comparison_id }, query: { limit: COMPARED_MASKS } },
+          }),
+        ),
+    }),
+  /** Newest first. */
+  rankings: (id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "rankings"],
+      queryFn: async () => dataOf(await client.GET("/api/projects/{project_id}/rankings", inProject(id))),
+    }),
+  /** Keyed below the rankings, so that a notice of one refreshes both. */
+  rankedSlices: (id: string, ranking_id: string) =>
+    queryOptions({
+      queryKey: ["project", id, "rankings", ranking_id],
+      queryFn: async () =>
+        dataOf(
+          await client.GET("/api/rankings/{ranking_id}/slices", {
+            params: { path: { ranking_id }, query: { limit: RANKED_SLICES } },
           }),
         ),
     }),

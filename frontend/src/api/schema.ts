@@ -243,7 +243,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * List Comparisons
+         * @description The last comparisons, the newest first.
+         */
+        get: operations["delineate_learning_api_list_comparisons"];
         put?: never;
         /**
          * Post Comparison
@@ -1465,6 +1469,8 @@ export interface components {
             first: components["schemas"]["RunLengths"];
             /** First Dice */
             first_dice: number;
+            /** Index */
+            index: number;
             /** Label */
             label: string;
             /** Picture */
@@ -1839,13 +1845,17 @@ export interface components {
         JsonValue: unknown;
         /**
          * Judgement
-         * @description The gate's reasons; ``labels`` begins with "all".
+         * @description The gate's reasons, intervals at the ``confidence``; ``labels`` begins with "all".
          */
         Judgement: {
+            /** Confidence */
+            confidence?: number | null;
             /** Labels */
             labels: components["schemas"]["LabelJudgement"][];
             /** Sentence */
             sentence: string;
+            /** Tolerance */
+            tolerance?: number | null;
         };
         /**
          * LabelChange
@@ -1916,18 +1926,21 @@ export interface components {
         };
         /**
          * LearningOut
-         * @description How a project learns, and what there is to learn from.
+         * @description How a project learns, and what there is to learn from; what is said is in sentences.
          *
-         *     ``due``: why the next run begins by itself, or what it waits for, in a sentence.
+         *     ``refusal``: why nobody can begin a run now. ``due``: why the next run begins by itself, or what
+         *     it waits for. ``fallen``: where first proposals have got worse of late.
          */
         LearningOut: {
-            /** Can Start */
-            can_start: boolean;
             /** Due */
             due: string;
+            /** Fallen */
+            fallen: string[];
             held_out: components["schemas"]["PartCounts"];
             /** New Masks */
             new_masks: number;
+            /** Refusal */
+            refusal: string | null;
             settings: components["schemas"]["LearningSettingsIn"];
             train: components["schemas"]["PartCounts"];
             /** Unassigned Subjects */
@@ -2485,16 +2498,6 @@ export interface components {
             strategy: components["schemas"]["Strategy"];
         };
         /**
-         * RankingModel
-         * @description The model that was asked.
-         */
-        RankingModel: {
-            /** Digest */
-            digest: string;
-            /** Name */
-            name: string;
-        };
-        /**
          * RankingOut
          * @description How far a ranking has come: ``scored`` of the slices that nobody has annotated.
          */
@@ -2515,7 +2518,7 @@ export interface components {
              * Format: uuid
              */
             id: string;
-            model: components["schemas"]["RankingModel"];
+            model: components["schemas"]["ModelRef"];
             /** Scored */
             scored: number;
             state: components["schemas"]["JobState"];
@@ -3584,6 +3587,28 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ProjectDetail"];
+                };
+            };
+        };
+    };
+    delineate_learning_api_list_comparisons: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ComparisonOut"][];
                 };
             };
         };

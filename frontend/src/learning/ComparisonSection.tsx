@@ -15,6 +15,27 @@ type Compared = Schemas["ComparedMask"];
 const COLORS = { accepted: "#f0e442", first: "#56b4e9", second: "#d55e00" } as const;
 type Whose = keyof typeof COLORS;
 
+/** The last comparisons, to be looked at again. */
+export function Comparisons({ projectId, shownId, onShown }: {
+  projectId: string; shownId: string | null; onShown: (comparisonId: string) => void;
+}) {
+  const { data: comparisons } = useQuery(queries.comparisons(projectId));
+  const others = comparisons?.filter(({ id }) => id !== shownId) ?? [];
+  if (others.length === 0) return null;
+  return (
+    <Stack gap={2} data-testid="comparisons">
+      <Text size="sm" fw={600}>Comparisons</Text>
+      {others.map((comparison) => (
+        <Anchor key={comparison.id} component="button" size="sm" ta="left" onClick={() => onShown(comparison.id)}>
+          {comparison.second.name} against {comparison.first.name}, {new Date(comparison.created_at).toLocaleString()}
+          {comparison.state === "failed" && " (failed)"}
+          {isUnderWay(comparison) && " (under way)"}
+        </Anchor>
+      ))}
+    </Stack>
+  );
+}
+
 export function ComparisonSection({ projectId, comparisonId, onClose }: {
   projectId: string; comparisonId: string; onClose: () => void;
 }) {
@@ -100,7 +121,7 @@ export function ComparedPicture({ mask, names }: { mask: Compared; names: Readon
       <Text size="xs" c="dimmed">
         Dice {diceInWords(mask.first_dice)} ({names.first}), {diceInWords(mask.second_dice)} ({names.second})
       </Text>
-      {mask.task_id !== null && <Anchor component={Link} to={`/tasks/${mask.task_id}`} size="xs">Open the task</Anchor>}
+      {mask.task_id !== null && <Anchor component={Link} to={`/tasks/${mask.task_id}?slice=${mask.index}`} size="xs">Open the slice</Anchor>}
     </Stack>
   );
 }

@@ -13,7 +13,7 @@ import { counted } from "../pages/words";
 import { JudgementTable } from "./JudgementTable";
 import { LinePlot } from "./LinePlot";
 import {
-  curveOf, isUnderWay, partInWords, percentOf, stageInWords, timeInWords, whyNotNow, type Run, type RunDetails as Details,
+  curveOf, isUnderWay, partInWords, percentOf, stageInWords, timeInWords, type Run, type RunDetails as Details,
 } from "./progress";
 import { VerdictBadge } from "./Verdict";
 
@@ -30,7 +30,7 @@ export function RunsSection({ projectId, mayLearn }: { projectId: string; mayLea
   );
   if (runs.isPending) return <Loader aria-label="Loading runs" />;
   if (runs.error) return <Text c="red" role="alert">{runs.error.message}</Text>;
-  const reason = learning === undefined ? null : whyNotNow(learning, runs.data);
+  const reason = learning?.refusal ?? null;
   return (
     <Stack>
       <Group justify="space-between">

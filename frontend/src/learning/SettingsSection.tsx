@@ -14,9 +14,9 @@ const SCHEDULES: { value: Schemas["Schedule"]; label: string }[] = [
   { value: "masks", label: "After so many accepted masks" },
 ];
 const TRAINABLES: { value: Schemas["Trainable"]; label: string }[] = [
-  { value: "decoder", label: "The decoder: quickest, wants least data" },
-  { value: "adapters", label: "Decoder and adapters" },
-  { value: "everything", label: "Everything: slowest, wants most data" },
+  { value: "everything", label: "Everything: gains most" },
+  { value: "adapters", label: "Decoder and adapters: less memory for large models" },
+  { value: "decoder", label: "The decoder alone: quickest" },
 ];
 const PARENTS: { value: Schemas["Parent"]; label: string }[] = [
   { value: "active", label: "The model that answers now" },

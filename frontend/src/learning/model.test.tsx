@@ -13,7 +13,7 @@ import { shareOf } from "./HelpingSection";
 import { clicksInWords, differenceInWords, intervalInWords, sideOf, spanOf } from "./judgement";
 import { ModelTab } from "./ModelTab";
 import { pathOf } from "./outlines";
-import { curveOf, durationInWords, percentOf, stageInWords, timeInWords, whyNotNow, type Run } from "./progress";
+import { curveOf, durationInWords, percentOf, stageInWords, timeInWords, type Run } from "./progress";
 import { areSame, formOf, settingsInWords, settingsOf, type LearningSettings } from "./settingsForm";
 import { changeTo, lastTimeOf, lineageOf, marksOf, pairToCompare, timelineOf, underPreparation, type ProjectModel } from "./timeline";
 import type { Verdict } from "./Verdict";
@@ -39,20 +39,20 @@ const SETTINGS: LearningSettings = {
 };
 const LEARNING: Schemas["LearningOut"] = {
   settings: SETTINGS, train: { subjects: 3, masks: 30 }, held_out: { subjects: 1, masks: 9 }, unassigned_subjects: 1, new_masks: 7,
-  can_start: true, due: "Runs begin by hand only.",
+  refusal: null, due: "Runs begin by hand only.", fallen: [],
 };
 const ALL: Schemas["LabelJudgement"] = {
   label: "all", masks: 9, subjects: 3, opponent_dice: 0.8, candidate_dice: 0.85, difference: 0.05, low: 0.01, high: 0.09,
   opponent_noc: { 85: 3.25, 90: 6 }, candidate_noc: { 85: 2, 90: 4.5 },
 };
 const LONE: Schemas["LabelJudgement"] = { ...ALL, label: "Liver", subjects: 1, low: null, high: null };
-const JUDGEMENT: Schemas["Judgement"] = { sentence: "It gains 0.050 Dice.", labels: [ALL, LONE] };
+const JUDGEMENT: Schemas["Judgement"] = { sentence: "It gains 0.050 Dice.", confidence: 0.95, tolerance: 0.02, labels: [ALL, LONE] };
 const COMPARISON: Schemas["ComparisonOut"] = {
   id: "c", first: BASE, second: MADE, state: "done", done: 9, of: 9, created_at: "2026-11-22T12:00:00Z", judgement: JUDGEMENT, error_message: "",
 };
 const mask = (...counts: number[]): RunLengths => ({ height: 2, width: 2, counts });
 const COMPARED: Schemas["ComparedMask"] = {
-  slice_id: "s", series_id: "e", task_id: "t", picture: "/dicomweb/picture", label: "Liver", color: "#aa0000", subject: "S-AAAAAAAAAAAA",
+  slice_id: "s", series_id: "e", index: 3, task_id: "t", picture: "/dicomweb/picture", label: "Liver", color: "#aa0000", subject: "S-AAAAAAAAAAAA",
   accepted: mask(1, 1, 2), first: mask(0, 4), second: mask(4), first_dice: 0.4, second_dice: 0,
 };
 
@@ -64,6 +64,7 @@ interface Answers {
   parts?: Schemas["SubjectPartOut"][];
   periods?: Schemas["Period"][];
   drift?: Schemas["DriftLine"][];
+  comparisons?: Schemas["ComparisonOut"][];
   comparison?: Schemas["ComparisonOut"];
   masks?: Schemas["ComparedMask"][];
   address?: string;
@@ -71,7 +72,7 @@ interface Answers {
 }
 
 /** The tab as it is when the server has answered so. */
-function tab({ models = [], promotions = [], runs = [], learning, parts = [], periods = [], drift = [], comparison, masks = [], address = "/", actions = ["learn"] }: Answers): string {
+function tab({ models = [], promotions = [], runs = [], learning, parts = [], periods = [], drift = [], comparisons = [], comparison, masks = [], address = "/", actions = ["learn"] }: Answers): string {
   const queryClient = new QueryClient();
   queryClient.setQueryData(queries.projectModels("p").queryKey, models);
   queryClient.setQueryData(queries.promotions("p").queryKey, promotions);
@@ -80,6 +81,7 @@ function tab({ models = [], promotions = [], runs = [], learning, parts = [], pe
   queryClient.setQueryData(queries.parts("p").queryKey, parts);
   queryClient.setQueryData(queries.helping("p").queryKey, periods);
   queryClient.setQueryData(queries.drift("p").queryKey, drift);
+  queryClient.setQueryData(queries.comparisons("p").queryKey, comparisons);
   if (comparison) queryClient.setQueryData(queries.comparison("p", "c").queryKey, comparison);
   queryClient.setQueryData(queries.comparedMasks("p", "c").queryKey, masks);
   return renderToStaticMarkup(
@@ -101,6 +103,11 @@ describe("the tab of the model", () => {
     for (const title of ["No models yet", "No runs yet", "Nothing to measure yet", "No weeks to compare yet", "No subjects yet"]) {
       expect(html).toContain(title);
     }
+  });
+
+  test("begins with what has got worse", () => {
+    const html = tab({ learning: { fallen: ["Liver: It falls: first proposals reach 0.60 Dice."] }, models: [BASE] });
+    expect(html.indexOf("reach 0.60 Dice")).toBeLessThan(html.indexOf("SAM-Med2D"));
   });
 
   test("shows the newest model first, with what it was made from", () => {
@@ -129,8 +136,8 @@ describe("the tab of the model", () => {
   });
 
   test("shows what a run is at", () => {
-    const html = tab({ runs: [RUN], learning: { can_start: false } });
-    for (const part of ["Trains: epoch 2, step 30 of 120", "about 4 min left", "A run is under way"]) expect(html).toContain(part);
+    const html = tab({ runs: [RUN], learning: { refusal: "A run of this project is under way: wait for it, or stop it." } });
+    for (const part of ["Trains: epoch 2, step 30 of 120", "about 4 min left", "is under way"]) expect(html).toContain(part);
   });
 
   test("offers a part only to subjects without one", () => {
@@ -175,10 +182,18 @@ describe("a comparison", () => {
   test("shows its judgement and the masks that differ most", () => {
     const html = tab({ address, comparison: COMPARISON, masks: [COMPARED] });
     expect(count(html, 'data-testid="judgement-row"')).toBe(2);
-    for (const part of ["It gains 0.050 Dice.", "All labels", "+0.050", "3.3 → 2.0", 'src="/dicomweb/picture"', 'href="/tasks/t"', 'viewBox="0 0 2 2"']) {
+    for (const part of ["It gains 0.050 Dice.", "All labels", "+0.050", "3.3 → 2.0", 'src="/dicomweb/picture"', 'href="/tasks/t?slice=3"', 'viewBox="0 0 2 2"']) {
       expect(html).toContain(part);
     }
     expect(count(html, "non-scaling-stroke")).toBe(3);
+  });
+
+  test("is found again among the earlier ones, but for the one that is shown", () => {
+    const earlier = { ...COMPARISON, id: "d", state: "failed" as const };
+    const html = tab({ address, comparison: COMPARISON, comparisons: [COMPARISON, earlier] });
+    expect(count(html, "(failed)")).toBe(1);
+    expect(tab({ comparisons: [COMPARISON] })).toContain("Liver, run 1 against SAM-Med2D");
+    expect(tab({})).not.toContain('data-testid="comparisons"');
   });
 
   test("is of what answers and the newest of the others", () => {
@@ -278,12 +293,6 @@ describe("a run", () => {
     expect(timeInWords({ ...RUN, eta_s: null })).toBe("");
     expect(timeInWords({ ...RUN, state: "done" })).toBe("took 1 min");
     expect([0, 59, 60, 3600, 7800].map(durationInWords)).toEqual(["1 s", "59 s", "1 min", "1 h", "2 h 10 min"]);
-  });
-
-  test("begins unless there is a reason against it", () => {
-    expect(whyNotNow(LEARNING, [])).toBeNull();
-    expect(whyNotNow({ ...LEARNING, can_start: false }, [RUN])).toMatch(/under way/);
-    expect(whyNotNow({ ...LEARNING, can_start: false }, [{ ...RUN, state: "done" }])).toMatch(/nothing to learn from yet.*by hand only\.$/);
   });
 
   test("has a curve of its losses and one of its Dice", () => {

@@ -66,12 +66,5 @@ export function periodInWords({ since, until }: { since: string; until: string |
   return until === null ? `from ${day(since)} on` : `${day(since)} to ${day(until)}`;
 }
 
-/** Why no run can be begun now; null where one can. */
-export function whyNotNow({ can_start, due }: Schemas["LearningOut"], runs: readonly Run[]): string | null {
-  if (can_start) return null;
-  if (runs.some(isUnderWay)) return "A run is under way: wait for it, or stop it.";
-  return `There is nothing to learn from yet, or no model to begin with. ${due}`;
-}
-
 export const partInWords = ({ subjects, masks }: Schemas["PartCounts"]): string =>
   `${counted(masks, "mask")} of ${counted(subjects, "subject")}`;

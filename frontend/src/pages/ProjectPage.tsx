@@ -55,6 +55,7 @@ export function ProjectPage() {
   const { data: progress } = useQuery(queries.progress(projectId));
   const model = useQuery(queries.model(projectId));
   const held = useQuery({ ...queries.quarantine(projectId), enabled: project?.actions.includes("release") ?? false });
+  const learning = useQuery({ ...queries.learning(projectId), enabled: project?.actions.includes("learn") ?? false });
   useNotices(projectId);
   usePageTitle(project?.name ?? "Project");
 
@@ -62,6 +63,8 @@ export function ProjectPage() {
   if (project === undefined) return <Center mt="xl"><Loader aria-label="Loading the project" /></Center>;
 
   const tabs = TABS.filter(({ needs }) => needs === undefined || project.actions.includes(needs));
+  // What somebody is to look at, by tab.
+  const waiting: Readonly<Record<string, number>> = { quarantine: held.data?.length ?? 0, model: learning.data?.fallen.length ?? 0 };
   const shown = tabs.find(({ name }) => name === tab);
   if (shown === undefined) return <NotFoundPage />;
   return (
@@ -88,9 +91,7 @@ export function ProjectPage() {
           {tabs.map(({ name, title, icon }) => (
             <Tabs.Tab
               key={name} value={name} leftSection={icon} px="xs"
-              rightSection={name === "quarantine" && held.data !== undefined && held.data.length > 0 && (
-                <Badge size="sm" color="yellow" circle={held.data.length < 10} aria-label={`${held.data.length} held`}>{held.data.length}</Badge>
-              )}
+              rightSection={<Waiting count={waiting[name] ?? 0} />}
             >
               {title}
             </Tabs.Tab>
@@ -100,6 +101,11 @@ export function ProjectPage() {
       </Tabs>
     </Stack>
   );
+}
+
+function Waiting({ count }: { count: number }) {
+  if (count === 0) return null;
+  return <Badge size="sm" color="yellow" circle={count < 10} aria-label={`${count} to look at`}>{count}</Badge>;
 }
 
 /** Not when the server was merely away for a moment: what is known can still be shown. */

@@ -4,12 +4,12 @@ import { IconChevronDown, IconChevronRight } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { Link } from "react-router";
+import { client, dataOf, type Schemas } from "../api/client";
+import { queries } from "../api/queries";
 import { useAct } from "../app/useAct";
 import { isUnderWay, percent } from "../learning/progress";
 import type { Project } from "./ProjectPage";
-import {
-  addressOf, rankingsOf, slicesOf, STRATEGIES, suggest, undoneFirst, type Ranking, type Strategy, type SuggestedSlice,
-} from "./suggestions";
+import { addressOf, STRATEGIES, undoneFirst, type RankedSlice, type Strategy } from "./suggestions";
 
 export function SuggestedNext({ project }: { project: Project }) {
   const [isOpen, setOpen] = useState(false);
@@ -29,32 +29,43 @@ export function SuggestedNext({ project }: { project: Project }) {
 }
 
 export function Suggestions({ project }: { project: Project }) {
-  const rankings = useQuery(rankingsOf(project.id));
+  const rankings = useQuery(queries.rankings(project.id));
   const [strategy, setStrategy] = useState<Strategy>("mix");
-  const request = useAct((wanted: Strategy) => suggest(project.id, wanted), { stale: [rankingsOf(project.id).queryKey] });
+  const request = useAct(
+    async (wanted: Strategy) =>
+      dataOf(
+        await client.POST("/api/projects/{project_id}/rankings", {
+          params: { path: { project_id: project.id } }, body: { strategy: wanted },
+        }),
+      ),
+    { stale: [queries.rankings(project.id).queryKey] },
+  );
   const newest = rankings.data?.[0];
+  const mayLearn = project.actions.includes("learn");
   const isBusy = newest !== undefined && isUnderWay(newest);
   return (
     <Stack mt="sm">
-      <Group align="flex-start">
+      {mayLearn && <Group align="flex-start">
         <Select
           label="What to look for" w={280} allowDeselect={false} value={strategy}
           data={STRATEGIES.map(({ value, label }) => ({ value, label }))} onChange={(value) => value && setStrategy(value)}
           description={STRATEGIES.find(({ value }) => value === strategy)?.sentence} inputWrapperOrder={["label", "input", "description"]}
         />
         <Button mt={25} loading={request.isPending} disabled={isBusy} onClick={() => request.mutate(strategy)}>Suggest</Button>
-      </Group>
+      </Group>}
       {rankings.isPending && <Loader aria-label="Loading suggestions" />}
       {rankings.error && <Text c="red" role="alert">{rankings.error.message}</Text>}
       {rankings.data?.length === 0 && (
-        <Text size="sm" c="dimmed">Nothing has been suggested yet. Choose what to look for, and press Suggest.</Text>
+        <Text size="sm" c="dimmed">
+          Nothing has been suggested yet. {mayLearn ? "Choose what to look for, and press Suggest." : "A lead of the project asks for suggestions."}
+        </Text>
       )}
       {newest && <Outcome projectId={project.id} ranking={newest} />}
     </Stack>
   );
 }
 
-function Outcome({ projectId, ranking }: { projectId: string; ranking: Ranking }) {
+function Outcome({ projectId, ranking }: { projectId: string; ranking: Schemas["RankingOut"] }) {
   if (ranking.state === "failed") return <Alert color="red">{ranking.error_message}</Alert>;
   if (isUnderWay(ranking)) {
     return (
@@ -69,8 +80,8 @@ function Outcome({ projectId, ranking }: { projectId: string; ranking: Ranking }
   return <Slices projectId={projectId} ranking={ranking} />;
 }
 
-function Slices({ projectId, ranking }: { projectId: string; ranking: Ranking }) {
-  const { data: slices, error } = useQuery(slicesOf(projectId, ranking.id));
+function Slices({ projectId, ranking }: { projectId: string; ranking: Schemas["RankingOut"] }) {
+  const { data: slices, error } = useQuery(queries.rankedSlices(projectId, ranking.id));
   if (error) return <Text c="red" role="alert">{error.message}</Text>;
   if (slices === undefined) return <Loader aria-label="Loading suggested slices" />;
   return (
@@ -86,8 +97,7 @@ function Slices({ projectId, ranking }: { projectId: string; ranking: Ranking })
   );
 }
 
-function Suggested({ slice }: { slice: SuggestedSlice }) {
-  const address = addressOf(slice);
+function Suggested({ slice }: { slice: RankedSlice }) {
   return (
     <Stack gap={4} data-testid="suggested-slice" opacity={slice.done ? 0.5 : 1}>
       <img
@@ -97,7 +107,7 @@ function Suggested({ slice }: { slice: SuggestedSlice }) {
       <Text size="xs"><span style={{ fontFamily: "monospace" }}>{slice.subject}</span>, slice {slice.index + 1}</Text>
       <Text size="xs" c="dimmed">{slice.reason}</Text>
       {slice.done && <Badge size="sm" variant="light" color="teal">done</Badge>}
-      {address !== null && !slice.done && <Anchor component={Link} to={address} size="xs">Delineate it</Anchor>}
+      {!slice.done && <Anchor component={Link} to={addressOf(slice)} size="xs">Delineate it</Anchor>}
     </Stack>
   );
 }

@@ -2,45 +2,47 @@ import { MantineProvider } from "@mantine/core";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { renderToStaticMarkup } from "react-dom/server";
 import { MemoryRouter } from "react-router";
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
+import type { Schemas } from "../api/client";
+import { queries } from "../api/queries";
 import { STALE } from "../app/notices";
 import { sliceInAddress } from "../workspace/useSession";
 import type { Project } from "./ProjectPage";
 import { Suggestions } from "./SuggestedNext";
-import {
-  addressOf, rankingsOf, slicesOf, STRATEGIES, suggest, undoneFirst, type Ranking, type SuggestedSlice,
-} from "./suggestions";
+import { addressOf, STRATEGIES, undoneFirst, type RankedSlice } from "./suggestions";
 
+type Ranking = Schemas["RankingOut"];
 const RANKING: Ranking = {
   id: "r", strategy: "mix", state: "done", model: { digest: "aa", name: "SAM-Med2D" }, scored: 12, total: 40,
-  created_at: "2026-11-23T12:00:00Z", finished_at: null, error_message: "",
+  created_at: "2026-11-23T12:00:00Z", finished_at: null, error_code: "", error_message: "",
 };
-const SLICE: SuggestedSlice = {
+const SLICE: RankedSlice = {
   position: 1, slice_id: "a", series_id: "s", task_id: "t", picture: "/dicomweb/picture", subject: "S-AAAAAAAAAAAA", index: 6, score: 0.5,
   reason: "The model is unsure.", done: false,
 };
 
 /** The panel as it is when the server has answered so. */
-function panel(rankings: Ranking[], slices: SuggestedSlice[] = []): string {
+function panel(rankings: Ranking[], slices: RankedSlice[] = [], actions: Schemas["Action"][] = ["learn"]): string {
   const queryClient = new QueryClient();
-  queryClient.setQueryData(rankingsOf("p").queryKey, rankings);
-  queryClient.setQueryData(slicesOf("p", "r").queryKey, slices);
+  queryClient.setQueryData(queries.rankings("p").queryKey, rankings);
+  queryClient.setQueryData(queries.rankedSlices("p", "r").queryKey, slices);
   return renderToStaticMarkup(
     <MantineProvider>
       <QueryClientProvider client={queryClient}>
         <MemoryRouter>
-          <Suggestions project={{ id: "p" } as Project} />
+          <Suggestions project={{ id: "p", actions } as Project} />
         </MemoryRouter>
       </QueryClientProvider>
     </MantineProvider>,
   );
 }
 
-afterEach(() => vi.unstubAllGlobals());
-
 describe("suggestions", () => {
   test("before any say what to do", () => {
-    expect(panel([])).toContain("Nothing has been suggested yet");
+    expect(panel([])).toContain("Nothing has been suggested yet. Choose");
+    const others = panel([], [], ["annotate"]);
+    expect(others).toContain("A lead of the project");
+    expect(others).not.toContain(">Suggest<");
   });
 
   test("say how far they are, and why they failed", () => {
@@ -54,11 +56,11 @@ describe("suggestions", () => {
     expect(html.split('data-testid="suggested-slice"')).toHaveLength(3);
     for (const part of ["slice 7", "The model is unsure.", 'src="/dicomweb/picture"', ">done<"]) expect(html).toContain(part);
     expect(html.split('href="/tasks/t?slice=6"')).toHaveLength(2);
-    expect(addressOf({ task_id: null, index: 6 })).toBeNull();
+    expect(addressOf(SLICE)).toBe("/tasks/t?slice=6");
   });
 
   test("have what waits for a mask first", () => {
-    const ranked = [[1, true], [3, false], [2, false]].map(([position, done]) => ({ ...SLICE, position, done }) as SuggestedSlice);
+    const ranked = [[1, true], [3, false], [2, false]].map(([position, done]) => ({ ...SLICE, position, done }) as RankedSlice);
     expect(undoneFirst(ranked).map(({ position }) => position)).toEqual([2, 3, 1]);
   });
 
@@ -68,23 +70,8 @@ describe("suggestions", () => {
   });
 
   test("are made stale by their notice", () => {
-    expect(STALE.ranking).toContain(rankingsOf("p").queryKey[2]);
-    expect(slicesOf("p", "r").queryKey.slice(0, 3)).toEqual(rankingsOf("p").queryKey);
-  });
-
-  test("are asked for with the strategy, and refused with the server's sentence", async () => {
-    vi.stubGlobal("document", { cookie: "csrftoken=token" });
-    const fetched = vi.fn<typeof fetch>(() => Promise.resolve(Response.json(RANKING, { status: 201 })));
-    vi.stubGlobal("fetch", fetched);
-    expect(await suggest("p", "diversity")).toEqual(RANKING);
-    expect(fetched).toHaveBeenCalledWith("/api/projects/p/rankings", {
-      method: "POST", headers: { "Content-Type": "application/json", "X-CSRFToken": "token" }, body: '{"strategy":"diversity"}',
-    });
-    const body = { error: { code: "ranking_under_way", message: "Slices are being ranked; wait for it." } };
-    fetched.mockResolvedValue(Response.json(body, { status: 409 }));
-    await expect(suggest("p", "mix")).rejects.toMatchObject({ status: 409, message: body.error.message });
-    fetched.mockRejectedValue(new TypeError("Failed to fetch"));
-    await expect(suggest("p", "mix")).rejects.toMatchObject({ code: "unreachable" });
+    expect(STALE.ranking).toContain(queries.rankings("p").queryKey[2]);
+    expect(queries.rankedSlices("p", "r").queryKey.slice(0, 3)).toEqual(queries.rankings("p").queryKey);
   });
 });
 

@@ -187,6 +187,11 @@ def run_failed(project_id: UUID, run_id: UUID, *, code: str) -> None:
     _record(project_id, "run_failed", by=None, subject=f"run {run_id}", code=code)
 
 
+def drift_noticed(project_id: UUID, *, by: str, name: str, sentence: str) -> None:
+    """First proposals have got worse for a label or on a scanner."""
+    _record(project_id, "drift_noticed", by=None, subject=f"{by} {name}", sentence=sentence)
+
+
 def model_downloaded(project_id: UUID, digest: str, *, by: Actor) -> None:
     """A checkpoint left the installation."""
     _record(project_id, "model_downloaded", by=by, subject=f"model {digest}")

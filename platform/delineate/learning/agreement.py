@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
-from django.db.models import QuerySet
+from django.db import transaction
+from django.db.models import Avg, Count, DateField, QuerySet
+from django.db.models.functions import TruncWeek
+from django.utils import timezone
 
+from delineate import live
 from delineate.annotation.models import MaskRevision
-from delineate.learning.models import Agreement
+from delineate.audit import log as audit
+from delineate.learning.models import Agreement, DriftNotice
 from delineate.projects.models import Project
 from delineate.registry.models import ModelVersion
 from mlworker.contract import masks
@@ -22,15 +28,47 @@ AT_ONCE: Final = 300
 FALL: Final = 0.05
 LEAST_MASKS: Final = 10
 WEEKS: Final = 26
+NEWS: Final = timedelta(weeks=2)  # for which a fall is worth a notice
 _MANUFACTURER, _MODEL_NAME = "00080070", "00081090"
 
 
 def work_out() -> int:
-    """Agreements of revisions that have none yet; how many."""
-    missing = MaskRevision.objects.filter(agreement__isnull=True).select_related("slice__instance")
-    made = [_agreement(revision) for revision in missing.order_by("at")[:AT_ONCE]]
-    Agreement.objects.bulk_create(made, ignore_conflicts=True)
-    return len(made)
+    """Agreements of revisions that have none yet; how many. Leads are told of what falls."""
+    missing = MaskRevision.objects.filter(agreement__isnull=True).select_related(
+        "slice__instance", "task__series__study__project"
+    )
+    revisions = list(missing.order_by("at")[:AT_ONCE])
+    Agreement.objects.bulk_create(map(_agreement, revisions), ignore_conflicts=True)
+    projects = {each.task.series.study.project_id: each for each in revisions}
+    for revision in projects.values():
+        notice_falls(revision.task.series.study.project, today=timezone.now().date())
+    return len(revisions)
+
+
+def notice_falls(project: Project, *, today: date) -> None:
+    """Note each week in which first proposals fall, once."""
+    for line in drift(project, today=today):
+        if not line["falls"]:
+            continue
+        with transaction.atomic():
+            notice, is_new = DriftNotice.objects.get_or_create(
+                project=project,
+                by=line["by"],
+                name=line["name"],
+                week=line["points"][-1]["week"],
+                defaults={"sentence": line["sentence"]},
+            )
+            if is_new:
+                audit.drift_noticed(
+                    project.id, by=notice.by, name=notice.name, sentence=notice.sentence
+                )
+                live.tell(project.id, "learning")
+
+
+def fallen(project: Project, *, today: date) -> list[str]:
+    """What leads are to look at: a sentence for each label or scanner that fell lately."""
+    lately = project.drift_notices.filter(week__gte=_monday(today) - NEWS)
+    return [f"{notice.name}: {notice.sentence}" for notice in lately]
 
 
 def dice_of(one: Mask, other: Mask) -> float:
@@ -68,33 +106,39 @@ def drift(project: Project, *, today: date) -> list[dict[str, Any]]:
     """Weekly means of the first proposal's Dice, by label and by scanner; who falls comes first."""
     since = _monday(today) - timedelta(weeks=WEEKS)
     rows = _of(project).filter(dice__isnull=False, revision__at__date__gte=since)
-    lines: dict[tuple[str, str], dict[date, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows.select_related("revision__label"):
-        assert row.dice is not None, "the others were left out"
-        week = _monday(row.revision.at.date())
-        lines["label", row.revision.label.name][week].append(row.dice)
-        if row.scanner:
-            lines["scanner", row.scanner][week].append(row.dice)
-    told = [_line(by, name, weeks, today=today) for (by, name), weeks in sorted(lines.items())]
+    told = [
+        _line(by, name, [_Week(*week) for _, *week in weeks], today=today)
+        for by, field in (("label", "revision__label__name"), ("scanner", "scanner"))
+        for name, weeks in groupby(
+            rows.annotate(week=TruncWeek("revision__at", output_field=DateField()))
+            .values_list(field, "week")
+            .annotate(Count("id"), Avg("dice"))
+            .order_by(field, "week"),
+            key=itemgetter(0),
+        )
+        if name
+    ]
     return sorted(told, key=lambda line: not line["falls"])
 
 
-def _line(by: str, name: str, weeks: dict[date, list[float]], *, today: date) -> dict[str, Any]:
-    points = [
-        {"week": week, "masks": len(weeks[week]), "dice": statistics.fmean(weeks[week])}
-        for week in sorted(weeks)
-    ]
-    *before, last = sorted(weeks)
-    earlier = [dice for week in before for dice in weeks[week]]
+class _Week(NamedTuple):
+    monday: date
+    masks: int
+    dice: float
+
+
+def _line(by: str, name: str, weeks: Sequence[_Week], *, today: date) -> dict[str, Any]:
+    points = [{"week": week.monday, "masks": week.masks, "dice": week.dice} for week in weeks]
+    *before, last = weeks
+    earlier = sum(week.masks for week in before)
     falls = False
-    sentence = f"{len(weeks[last])} masks in the week of {last:%d %B}."
-    if len(earlier) >= LEAST_MASKS and len(weeks[last]) >= LEAST_MASKS:
-        was, now = statistics.fmean(earlier), statistics.fmean(weeks[last])
+    sentence = f"{last.masks} masks in the week of {last.monday:%d %B}."
+    if earlier >= LEAST_MASKS and last.masks >= LEAST_MASKS:
+        was = sum(week.masks * week.dice for week in before) / earlier
         # News only as long as it is: an old fall that nobody followed is no alarm for ever.
-        falls = now < was - FALL and _monday(today) - last <= timedelta(weeks=2)
-        sentence = f"First proposals reach {now:.2f} Dice, after {was:.2f} in the weeks before."
-        if falls:
-            sentence = f"It falls: {sentence[0].lower()}{sentence[1:]}"
+        falls = last.dice < was - FALL and _monday(today) - last.monday <= NEWS
+        reached = f"irst proposals reach {last.dice:.2f} Dice, after {was:.2f} in the weeks before."
+        sentence = f"It falls: f{reached}" if falls else f"F{reached}"
     return {"by": by, "name": name, "points": points, "falls": falls, "sentence": sentence}
 
 

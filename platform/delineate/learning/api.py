@@ -28,9 +28,12 @@ from delineate.learning.models import (
 from delineate.projects.models import Project
 from delineate.projects.permissions import Action, require
 from delineate.projects.selectors import project_for
+from delineate.registry.api import ModelRef
 from mlworker.contract.masks import RunLengths
 
 router = Router(tags=["learning"])
+
+COMPARISONS_SHOWN = 20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hour = Annotated[int, Field(ge=0, le=23)]
@@ -64,9 +67,10 @@ class PartCounts(Schema):
 
 
 class LearningOut(Schema):
-    """How a project learns, and what there is to learn from.
+    """How a project learns, and what there is to learn from; what is said is in sentences.
 
-    ``due``: why the next run begins by itself, or what it waits for, in a sentence.
+    ``refusal``: why nobody can begin a run now. ``due``: why the next run begins by itself, or what
+    it waits for. ``fallen``: where first proposals have got worse of late.
     """
 
     settings: LearningSettingsIn
@@ -74,8 +78,9 @@ class LearningOut(Schema):
     held_out: PartCounts
     unassigned_subjects: int
     new_masks: int  # accepted since the last run
-    can_start: bool
+    refusal: str | None
     due: str
+    fallen: list[str]
 
 
 class SubjectPartOut(Schema):
@@ -111,17 +116,12 @@ class LabelJudgement(Schema):
 
 
 class Judgement(Schema):
-    """The gate's reasons; ``labels`` begins with "all"."""
+    """The gate's reasons, intervals at the ``confidence``; ``labels`` begins with "all"."""
 
     sentence: str
+    confidence: float | None = None
+    tolerance: float | None = None  # Dice that a label may lose
     labels: list[LabelJudgement]
-
-
-class ModelRef(Schema):
-    """A model by name."""
-
-    digest: str
-    name: str
 
 
 class RunOut(Schema):
@@ -245,6 +245,7 @@ class ComparedMask(Schema):
 
     slice_id: UUID
     series_id: UUID
+    index: int  # of the slice in its series
     task_id: UUID | None
     picture: str  # address of the slice as a PNG
     label: str
@@ -369,6 +370,16 @@ def post_promotion(
         project_for(user, project_id), digest=wanted.digest, change=wanted.change, by=user
     )
     return Status(201, selectors.promotion_line(promotion))
+
+
+@router.get("/projects/{project_id}/comparisons", response=list[ComparisonOut])
+def list_comparisons(request: HttpRequest, project_id: UUID) -> list[dict[str, object]]:
+    """The last comparisons, the newest first."""
+    project = _viewed(request, project_id)
+    return [
+        selectors.comparison_line(each)
+        for each in selectors.comparisons_of(project)[:COMPARISONS_SHOWN]
+    ]
 
 
 @router.post("/projects/{project_id}/comparisons", response={201: ComparisonOut})

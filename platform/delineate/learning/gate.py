@@ -54,6 +54,8 @@ class Judgement(BaseModel):
 
     verdict: str
     sentence: str
+    confidence: float  # of the intervals
+    tolerance: float  # Dice that a label may lose
     labels: list[LabelJudgement]
 
 
@@ -86,7 +88,13 @@ def judge(
     verdict, sentence = _verdict(
         pairs, labels, trained_on=trained_on, confidence=confidence, tolerance=tolerance
     )
-    return Judgement(verdict=verdict, sentence=sentence, labels=labels)
+    return Judgement(
+        verdict=verdict,
+        sentence=sentence,
+        confidence=confidence,
+        tolerance=tolerance,
+        labels=labels,
+    )
 
 
 def _verdict(

@@ -57,9 +57,9 @@ class LearningSettings(models.Model):
     window_from = models.PositiveSmallIntegerField(default=22)
     window_until = models.PositiveSmallIntegerField(default=6)
     budget_minutes = models.PositiveIntegerField(default=120)
-    trainable = models.CharField(max_length=10, choices=Trainable, default=Trainable.DECODER)
+    trainable = models.CharField(max_length=10, choices=Trainable, default=Trainable.EVERYTHING)
     parent = models.CharField(max_length=10, choices=Parent, default=Parent.ACTIVE)
-    epochs = models.PositiveSmallIntegerField(default=4)
+    epochs = models.PositiveSmallIntegerField(default=40)
     learning_rate = models.FloatField(default=1e-4)
     # The gate.
     automatic = models.BooleanField(default=False)
@@ -318,6 +318,27 @@ class Agreement(models.Model):
 
     def __str__(self) -> str:
         return f"{self.dice} after {self.clicks}"
+
+
+class DriftNotice(models.Model):
+    """First proposals of a label, or on a scanner, fell in a week: leads are told once."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="drift_notices")
+    by = models.CharField(max_length=10)  # label, or scanner
+    name = models.CharField(max_length=200)
+    week = models.DateField()
+    sentence = models.TextField()
+
+    class Meta:
+        ordering = ["-week", "name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "by", "name", "week"], name="learning_drift_notice_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.sentence}"
 
 
 class Strategy(models.TextChoices):

@@ -15,6 +15,7 @@ from delineate.learning import ranking, selectors
 from delineate.learning.models import Strategy
 from delineate.projects.permissions import Action, require
 from delineate.projects.selectors import project_for
+from delineate.registry.api import ModelRef
 
 router = Router(tags=["learning"])
 
@@ -29,20 +30,13 @@ class RankingIn(Schema):
     strategy: Strategy
 
 
-class RankingModel(Schema):
-    """The model that was asked."""
-
-    digest: str
-    name: str
-
-
 class RankingOut(Schema):
     """How far a ranking has come: ``scored`` of the slices that nobody has annotated."""
 
     id: UUID
     strategy: Strategy
     state: JobState
-    model: RankingModel
+    model: ModelRef  # that was asked
     scored: int
     total: int
     created_at: datetime

@@ -47,7 +47,6 @@ def learning_of(project: Project) -> dict[str, Any]:
     settings = training.settings_of(project)
     masks = snapshot.masks_by_subject(project)
     parts = splits.known(project)
-    under_way = project.runs.filter(state__in=training.UNDER_WAY).exists()
     _, sentence = training.due(project)
     return {
         "settings": {name: getattr(settings, name) for name in SETTINGS},
@@ -60,8 +59,9 @@ def learning_of(project: Project) -> dict[str, Any]:
         },
         "unassigned_subjects": sum(name not in parts for name in masks),
         "new_masks": training.new_masks(project),
-        "can_start": bool(masks) and not under_way and active_digest(project) is not None,
+        "refusal": training.refusal(project),
         "due": sentence,
+        "fallen": agreement.fallen(project, today=timezone.now().date()),
     }
 
 
@@ -199,6 +199,11 @@ def comparison_for(user: User | AnonymousUser, comparison_id: UUID) -> Compariso
     return comparison
 
 
+def comparisons_of(project: Project) -> QuerySet[Comparison]:
+    """A project's comparisons, the newest first."""
+    return project.comparisons.select_related("first", "second")
+
+
 def comparison_line(comparison: Comparison) -> dict[str, Any]:
     """How far a comparison has come, and what it says."""
     return {
@@ -234,6 +239,7 @@ def compared_masks(comparison: Comparison, *, limit: int) -> list[dict[str, Any]
         {
             "slice_id": revision.slice_id,
             "series_id": revision.slice.series_id,
+            "index": revision.slice.index,
             "task_id": revision.task_id,
             "picture": picture_of(revision.slice, project=comparison.project),
             "label": revision.label.name,

@@ -124,15 +124,8 @@ def begin(project: Project, *, by: User | None) -> TrainingRun:
     """Owe a run; raises RunUnderWay, NothingToLearn, Conflict ``no_model``."""
     with transaction.atomic():
         project = lock(project.id)
-        if project.runs.filter(state__in=UNDER_WAY).exists():
-            raise RunUnderWay("A run of this project is under way: wait for it, or stop it.")
-        if not snapshot.masks_by_subject(project):
-            raise snapshot.NothingToLearn(
-                "There is nothing to learn from: no task with masks has been accepted by a "
-                "reviewer."
-            )
         settings = settings_of(project)
-        parent = _parent(project, settings)
+        parent = _parent_of_next(project, settings)
         last = project.runs.aggregate(last=Max("number"))["last"]
         run = TrainingRun.objects.create(
             project=project,
@@ -152,6 +145,26 @@ def begin(project: Project, *, by: User | None) -> TrainingRun:
         audit.run_started(project.id, run.id, by=by, number=run.number, parent=parent.digest)
         _tell(run)
     return run
+
+
+def refusal(project: Project) -> str | None:
+    """Why no run can be begun now, in a sentence; None where one can."""
+    try:
+        _parent_of_next(project, settings_of(project))
+    except Conflict as refused:
+        return refused.sentence
+    return None
+
+
+def _parent_of_next(project: Project, settings: LearningSettings) -> ModelVersion:
+    """What a run would begin with; raises what `begin` does."""
+    if project.runs.filter(state__in=UNDER_WAY).exists():
+        raise RunUnderWay("A run of this project is under way: wait for it, or stop it.")
+    if not snapshot.masks_by_subject(project):
+        raise snapshot.NothingToLearn(
+            "There is nothing to learn from: no task with masks has been accepted by a reviewer."
+        )
+    return _parent(project, settings)
 
 
 def begin_what_is_due() -> None:

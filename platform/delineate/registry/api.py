@@ -24,6 +24,13 @@ router = Router(tags=["models"])
 UPLOADS_LISTED_AT_MOST = 20
 
 
+class ModelRef(Schema):
+    """A model by name."""
+
+    digest: str
+    name: str
+
+
 class ModelOut(Schema):
     """A model; ``trained`` false means random weights, good for trying the page only."""
 

@@ -9,6 +9,7 @@ import pytest
 from django.utils import timezone
 
 from delineate.annotation.models import MaskRevision
+from delineate.audit.models import Event
 from delineate.learning import agreement
 from delineate.learning.models import Agreement
 from delineate.registry.models import Deployment
@@ -106,7 +107,16 @@ def test_a_fall_is_told_by_label_and_by_scanner(project, model, task):
     assert [point["masks"] for point in lines[0]["points"]] == [10, 10, 10, 10]
     assert "0.67" in lines[0]["sentence"]
     assert "1.00" in lines[0]["sentence"]
+    agreement.notice_falls(project, today=MONDAY)
+    agreement.notice_falls(project, today=MONDAY + timedelta(days=3))
+    told = Event.objects.filter(project_id=project.id, action="drift_noticed")
+    assert [event.subject for event in told.order_by("number")] == [
+        "label liver",
+        "scanner ACME CT 9000",
+    ]
+    assert agreement.fallen(project, today=MONDAY)[1].startswith("liver: It falls: ")
     # Nobody is told of the same fall for ever.
+    assert agreement.fallen(project, today=MONDAY + timedelta(weeks=3)) == []
     later = agreement.drift(project, today=MONDAY + timedelta(weeks=4))
     assert not any(line["falls"] for line in later)
 

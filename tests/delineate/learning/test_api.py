@@ -59,7 +59,7 @@ def test_settings_are_changed_by_name_and_audited(lead, project):
     assert told["settings"] == WANTED
     assert told["unassigned_subjects"] == 8
     assert told["new_masks"] == 24
-    assert told["can_start"]
+    assert told["refusal"] is None
     assert told["due"] == "Due now."
     (event,) = Event.objects.filter(action="learning_changed")
     assert "schedule: off" in event.data["before"]
@@ -109,7 +109,7 @@ def test_an_empty_project_says_what_is_missing(model):
     project = factories.new_project("liver")
     browser = factories.browser_of(factories.lead_of(project))
     told = browser.get(f"/api/projects/{project.id}/learning").json()
-    assert not told["can_start"]
+    assert "nothing to learn from" in told["refusal"]
     refused = browser.post(f"/api/projects/{project.id}/runs")
     assert refused.status_code == 409
     assert refused.json()["error"]["code"] == "nothing_to_learn"
@@ -179,9 +179,12 @@ def test_two_models_are_compared_slice_by_slice(lead, project):
     told = lead.get(f"/api/comparisons/{begun['id']}").json()
     assert told["state"] == "done"
     assert told["judgement"]["labels"][0]["difference"] == pytest.approx(0.1)
+    assert told["judgement"]["confidence"] == 0.95
+    assert lead.get(address).json() == [told]
     shown = lead.get(f"{masks}?limit=4").json()
     assert len(shown) == 4
     assert shown[0]["second_dice"] - shown[0]["first_dice"] == pytest.approx(0.1)
+    assert {each["index"] for each in shown} <= {0, 1, 2}
     assert lead.get(shown[0]["picture"]).status_code == 200
     assert (
         lead.post(
