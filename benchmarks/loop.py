@@ -4,7 +4,8 @@
     python -m benchmarks.loop IMAGES --url http://127.0.0.1:8700 --var var
 
 IMAGES is a folder with ``image/`` and ``label/`` (label maps of the same names, PATIENT_SLICE.png)
-of abdominal CT, as IMIS-Bench gives BTCV; the validation patients are the eight whose slices judge.
+of abdominal CT, as IMIS-Bench gives BTCV; the manifest.csv beside it says who is for validation,
+and those judge.
 It begins with the shipped model that has never seen abdominal CT. Robots delineate by the same
 socket as people: the first point in the middle of the structure, further ones in the middle of what
 is most wrong, and what three points do not reach is drawn. Twenty slices of the other patients are
@@ -16,136 +17,96 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import csv
 import io
-import json
 import random
 import time
-import uuid
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import numpy as np
 import numpy.typing as npt
-import websockets
 from PIL import Image
 
-from benchmarks.peers import _delineate as cli
+from benchmarks.robots import TARGET, Desk, Mask, Robot, command_line, robot, until
 from delineate.learning.gate import interval
-from mlworker.contract import masks
-from mlworker.contract.masks import RunLengths
-from mlworker.training.metrics import dice
-from mlworker.training.prompts import worst_point
 
 WITHOUT_BTCV: Final = Path("mlworker/recipes/without_btcv.safetensors")
 SLICES: Final = 20
-TARGET: Final = 0.85
 MOST_CLICKS: Final = 10
 SMALLEST: Final = 400  # pixels of 512 x 512; less is nothing at 256
 ROBOT_CLICKS: Final = 3
-PATIENCE_S: Final = 3600.0
-PASSWORD: Final = "a-robots-password"
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Robot:
-    """A signed-in account."""
+class Asked:
+    """What is to be done, and where."""
 
-    client: httpx.Client
+    images: Path
     url: str
+    var: Path
+    checkpoint: Path = WITHOUT_BTCV
+    slices: int = SLICES
+    judging_slices: int | None = None  # of each patient who judges; None: all
+    minutes: int = 10
+    epochs: int = 1000  # more than there is time for
+    trainable: str | None = None  # None: what a new project has
+    rate: float | None = None
 
-    def get(self, path: str) -> Any:
-        """JSON of an address."""
-        return self._checked(self.client.get(path))
 
-    def post(self, path: str, body: object = None, **more: Any) -> Any:
-        """JSON of what came of a request."""
-        return self._checked(self.client.post(path, json=body, **more))
+@dataclass(frozen=True)
+class Turn:
+    """A project in which a turn is done."""
 
-    def put(self, path: str, body: object) -> Any:
-        """Likewise."""
-        return self._checked(self.client.put(path, json=body))
+    lead: Robot
+    reviewer: Robot
+    project: str
+    tasks: dict[Path, dict[str, Any]]  # of an image
+    learnt: list[Path]
+    judged: list[Path]
 
-    @staticmethod
-    def _checked(answer: httpx.Response) -> Any:
-        assert answer.is_success, answer.text
-        return answer.json() if answer.content else None
+    @property
+    def address(self) -> str:
+        """Of the project."""
+        return f"/api/projects/{self.project}"
+
+    def annotated(self) -> Iterator[Path]:
+        """Images that show something to delineate."""
+        for path in (*self.learnt, *self.judged):
+            if truths_of(self, path):
+                yield path
 
 
 def main() -> None:
     """All of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path)
-    parser.add_argument("--judging", type=Path, help="a file with the validation patients' names")
     parser.add_argument("--url", default="http://127.0.0.1:8700")
     parser.add_argument("--var", type=Path, default=Path("var"))
     parser.add_argument("--checkpoint", type=Path, default=WITHOUT_BTCV)
     parser.add_argument("--slices", type=int, default=SLICES)
     parser.add_argument("--minutes", type=int, default=10)
-    parser.add_argument("--trainable", default="everything")
-    parser.add_argument("--rate", type=float, default=1e-4)
-    arguments = parser.parse_args()
-    run(arguments)
+    parser.add_argument("--trainable")
+    parser.add_argument("--rate", type=float)
+    run(Asked(**vars(parser.parse_args())))
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """A turn of the loop."""
-    images = sorted((arguments.images / "image").glob("*.png"))
-    judging = _judging(arguments, images)
-    learnt = [path for path in images if _patient(path) not in judging]
-    learnt = sorted(random.Random(0).sample(learnt, min(arguments.slices, len(learnt))))
-    judged = [path for path in images if _patient(path) in judging]
-    values = sorted({int(v) for path in images for v in np.unique(_labels(path)) if v})
+def run(asked: Asked) -> None:
+    """A turn of the loop, told in Markdown."""
+    turn = begin(asked)
+    print(f"{len(turn.learnt)} slices of {len(set(map(_patient, turn.learnt)))} patients to learn")
+    print(f"from, {len(turn.judged)} of {len(set(map(_patient, turn.judged)))} to judge by\n")
+    before = measure(turn)
 
-    lead, reviewer = (_robot(arguments, name) for name in ("loop-lead", "loop-reviewer"))
-    digest = cli(arguments.var, "model", "add", str(arguments.checkpoint)).split()[0]
-    project = lead.post("/api/projects", {"name": f"Loop {time.strftime('%H:%M:%S')}"})["id"]
-    lead.post(f"/api/projects/{project}/members", {"username": "loop-reviewer", "role": "reviewer"})
-    for value in values:
-        color = "#{:02x}{:02x}{:02x}".format(*random.Random(value).choices(range(256), k=3))
-        lead.post(f"/api/projects/{project}/labels", {"name": f"organ {value}", "color": color})
-    address = f"/api/projects/{project}"
-    lead.post(f"{address}/promotions", {"change": "pin", "digest": digest})
-    settings = lead.get(f"{address}/learning")["settings"] | {
-        "schedule": "off",
-        "trainable": arguments.trainable,
-        "learning_rate": arguments.rate,
-        "epochs": 1000,
-        "budget_minutes": arguments.minutes,
-    }
-    lead.put(f"{address}/learning/settings", settings)
-
-    tasks: dict[Path, dict[str, Any]] = {}
-    for part, paths in (("train", learnt), ("held_out", judged)):
-        tasks |= _sent(lead, project, paths)
-        subjects = [
-            each["pseudonym"]
-            for each in lead.get(f"{address}/learning/parts")
-            if each["part"] is None
-        ]
-        lead.post(f"{address}/learning/parts", {"pseudonyms": subjects, "part": part})
-    _until(lambda: _is_prepared(lead, project))
-    print(f"{len(learnt)} slices of {len({_patient(p) for p in learnt})} patients to learn from,")
-    print(f"{len(judged)} of {len(judging)} to judge by\n", flush=True)
-
-    before = asyncio.run(_measure(lead, tasks, judged))
     began = time.monotonic()
-    for paths, clicks in ((learnt, ROBOT_CLICKS), (judged, 1)):
-        asyncio.run(_annotate(lead, tasks, paths, clicks=clicks))
-    for path in (path for path in [*learnt, *judged] if _truths(path, tasks[path])):
-        lead.post(f"/api/tasks/{tasks[path]['id']}/submit")
-        reviewer.post(f"/api/tasks/{tasks[path]['id']}/accept", {})
+    annotate(turn)
     print(f"annotated by robots in {time.monotonic() - began:.0f} s", flush=True)
 
-    begun = lead.post(f"{address}/runs")["id"]
-    _until(lambda: lead.get(f"/api/runs/{begun}")["state"] in ("done", "failed"))
-    told = lead.get(f"/api/runs/{begun}")
-    assert told["state"] == "done", told["error_message"]
+    told = learn(turn)
     print(f"{told['step']} steps in {told['seconds']:.0f} s. {told['judgement']['sentence']}\n")
     print("| label | masks | Dice before | after | difference |\n|---|---|---|---|---|")
     for each in told["judgement"]["labels"]:
@@ -155,17 +116,94 @@ def run(arguments: argparse.Namespace) -> None:
             f"{each['candidate_dice']:.3f} | {each['difference']:+.3f} "
             + (f"[{low:+.3f}, {high:+.3f}] |" if low is not None else "|")
         )
+
+    began = time.monotonic()
+    promote(turn, told)
+    reopen(turn)
+    print(f"\nanswers, with all encoded, after {time.monotonic() - began:.0f} s\n", flush=True)
+    _print(before, measure(turn))
+
+
+def begin(asked: Asked) -> Turn:
+    """A project with images of both parts, prepared for the checkpoint."""
+    images = sorted((asked.images / "image").glob("*.png"))
+    judging = _judging(asked.images)
+    learnt = [path for path in images if _patient(path) not in judging]
+    learnt = sorted(random.Random(0).sample(learnt, min(asked.slices, len(learnt))))
+    judged = [
+        path
+        for patient in sorted(judging)
+        for path in [i for i in images if _patient(i) == patient][: asked.judging_slices]
+    ]
+    values = sorted({int(v) for path in (*learnt, *judged) for v in np.unique(_labels(path)) if v})
+
+    lead, reviewer = (robot(asked.url, asked.var, name) for name in ("loop-lead", "loop-reviewer"))
+    digest = command_line(asked.var, "model", "add", str(asked.checkpoint)).split()[0]
+    project = lead.post("/api/projects", {"name": f"Loop {time.strftime('%H:%M:%S')}"})["id"]
+    turn = Turn(lead, reviewer, project, {}, learnt, judged)
+    lead.post(f"{turn.address}/members", {"username": "loop-reviewer", "role": "reviewer"})
+    for value in values:
+        color = "#{:02x}{:02x}{:02x}".format(*random.Random(value).choices(range(256), k=3))
+        lead.post(f"{turn.address}/labels", {"name": f"organ {value}", "color": color})
+    lead.post(f"{turn.address}/promotions", {"change": "pin", "digest": digest})
+    settings = lead.get(f"{turn.address}/learning")["settings"]
+    settings |= {"schedule": "off", "epochs": asked.epochs, "budget_minutes": asked.minutes}
+    if asked.trainable is not None:
+        settings["trainable"] = asked.trainable
+    if asked.rate is not None:
+        settings["learning_rate"] = asked.rate
+    lead.put(f"{turn.address}/learning/settings", settings)
+    for part, paths in (("train", learnt), ("held_out", judged)):
+        turn.tasks.update(_sent(lead, project, paths))
+        parts = lead.get(f"{turn.address}/learning/parts")
+        subjects = [each["pseudonym"] for each in parts if each["part"] is None]
+        lead.post(f"{turn.address}/learning/parts", {"pseudonyms": subjects, "part": part})
+    until(lambda: _is_prepared(turn))
+    return turn
+
+
+def annotate(turn: Turn) -> None:
+    """Robots delineate everything, and a reviewer accepts it."""
+    for paths, clicks in ((turn.learnt, ROBOT_CLICKS), (turn.judged, 1)):
+        asyncio.run(_annotate(turn, paths, clicks=clicks))
+    for path in turn.annotated():
+        turn.lead.post(f"/api/tasks/{turn.tasks[path]['id']}/submit")
+        turn.reviewer.post(f"/api/tasks/{turn.tasks[path]['id']}/accept", {})
+
+
+def learn(turn: Turn) -> dict[str, Any]:
+    """A run to its end."""
+    turn.lead.post(f"{turn.address}/runs")
+    return learnt(turn)
+
+
+def learnt(turn: Turn) -> dict[str, Any]:
+    """What came of the last run, once it has ended."""
+    run = turn.lead.get(f"{turn.address}/runs")[0]["id"]
+    until(lambda: turn.lead.get(f"/api/runs/{run}")["state"] in ("done", "failed"))
+    told: dict[str, Any] = turn.lead.get(f"/api/runs/{run}")
+    assert told["state"] == "done", told["error_message"]
+    return told
+
+
+def promote(turn: Turn, told: dict[str, Any]) -> None:
+    """Let the candidate answer, whatever the gate says of so few masks."""
     change = "promote" if told["verdict"] == "better" else "pin"
     wanted = {"change": change, "digest": told["candidate"]["digest"]}
-    began = time.monotonic()
-    lead.post(f"{address}/promotions", wanted)
-    _until(lambda: lead.get(f"{address}/promotions")[0]["state"] == "done")
-    for path in (path for path in judged if _truths(path, tasks[path])):
-        reviewer.post(f"/api/tasks/{tasks[path]['id']}/reopen", {"comment": "again"})
-    _until(lambda: _is_prepared(lead, project))
-    print(f"\n{change}d, and all encoded, in {time.monotonic() - began:.0f} s\n", flush=True)
-    after = asyncio.run(_measure(lead, tasks, judged))
-    _print(before, after)
+    turn.lead.post(f"{turn.address}/promotions", wanted)
+    until(lambda: turn.lead.get(f"{turn.address}/promotions")[0]["state"] == "done")
+
+
+def reopen(turn: Turn) -> None:
+    """What was accepted can be worked on again, and is prepared for who answers now."""
+    for path in turn.annotated():
+        turn.reviewer.post(f"/api/tasks/{turn.tasks[path]['id']}/reopen", {"comment": "again"})
+    until(lambda: _is_prepared(turn))
+
+
+def measure(turn: Turn) -> list[Counted]:
+    """Clicks on every mask that judges, by the model that answers now."""
+    return asyncio.run(_measure(turn))
 
 
 def _print(before: list[Counted], after: list[Counted]) -> None:
@@ -207,13 +245,11 @@ class Counted:
     first_dice: float
 
 
-async def _measure(
-    robot: Robot, tasks: dict[Path, dict[str, Any]], paths: Iterable[Path]
-) -> list[Counted]:
+async def _measure(turn: Turn) -> list[Counted]:
     counted = []
-    for path in paths:
-        async with Desk(robot, tasks[path]) as desk:
-            for label_id, truth in _truths(path, tasks[path]):
+    for path in turn.judged:
+        async with Desk(turn.lead, turn.tasks[path]) as desk:
+            for label_id, truth in truths_of(turn, path):
                 dices = await desk.click(label_id, truth, most=MOST_CLICKS)
                 reached = [number for number, each in enumerate(dices, 1) if each >= TARGET]
                 clicks = reached[0] if reached else MOST_CLICKS
@@ -221,18 +257,17 @@ async def _measure(
     return counted
 
 
-async def _annotate(
-    robot: Robot, tasks: dict[Path, dict[str, Any]], paths: Iterable[Path], *, clicks: int
-) -> None:
+async def _annotate(turn: Turn, paths: Iterable[Path], *, clicks: int) -> None:
     for path in paths:
-        async with Desk(robot, tasks[path]) as desk:
-            for label_id, truth in _truths(path, tasks[path]):
+        task = turn.tasks[path]
+        async with Desk(turn.lead, task) as desk:
+            for label_id, truth in truths_of(turn, path):
                 began = time.monotonic()
                 await desk.click(label_id, truth, most=clicks)
                 version = await desk.correct(label_id, truth)
                 await asyncio.to_thread(
-                    robot.post,
-                    f"/api/tasks/{tasks[path]['id']}/revisions",
+                    turn.lead.post,
+                    f"/api/tasks/{task['id']}/revisions",
                     {
                         "slice_id": desk.slice_id,
                         "label_id": label_id,
@@ -240,103 +275,6 @@ async def _annotate(
                         "active_seconds": time.monotonic() - began,
                     },
                 )
-
-
-class Desk:
-    """An open socket on the only slice of a task."""
-
-    def __init__(self, robot: Robot, task: dict[str, Any]) -> None:
-        self._robot, self._task = robot, task
-        self.slice_id = task["series"]["slices"][0]["id"]
-        self._proposal: dict[str, Any] | None = None
-        self._client_id, self._sequence = str(uuid.uuid4()), 0
-
-    async def __aenter__(self) -> Desk:
-        cookies = "; ".join(f"{n}={v}" for n, v in self._robot.client.cookies.items())
-        self._socket = await websockets.connect(
-            f"{self._robot.url.replace('http', 'ws', 1)}/ws/tasks/{self._task['id']}",
-            additional_headers={"Cookie": cookies, "Origin": self._robot.url},
-            max_size=None,
-        )
-        await self._until("welcome")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._socket.close()
-
-    async def click(self, label_id: str, truth: Mask, *, most: int) -> list[float]:
-        """Points in the middle of what is most wrong; Dice after each."""
-        points: list[dict[str, Any]] = []
-        predicted, reached = np.zeros_like(truth), []
-        self._proposal = None
-        while len(points) < most:
-            point = worst_point(predicted, truth)
-            if point is None:
-                break
-            points.append(point.model_dump(mode="json"))
-            answer = await self._ask(
-                {
-                    "kind": "prompt",
-                    "request_id": str(uuid.uuid4()),
-                    "slice_id": self.slice_id,
-                    "label_id": label_id,
-                    "prompts": {"points": points, "box": None},
-                    "refine": None
-                    if self._proposal is None
-                    else {
-                        "kind": "previous_logits",
-                        "proposal_id": self._proposal["proposal_id"],
-                    },
-                }
-            )
-            self._proposal = answer["proposal"]
-            predicted = masks.decode(RunLengths.model_validate(answer["proposal"]["mask"]))
-            reached.append(dice(predicted, truth))
-            if reached[-1] >= TARGET:
-                break
-        return reached
-
-    async def correct(self, label_id: str, truth: Mask) -> int:
-        """Take the last proposal, and draw and erase what it lacks; the draft's version."""
-        assert self._proposal is not None, "somebody clicked"
-        predicted = masks.decode(RunLengths.model_validate(self._proposal["mask"]))
-        changes = {
-            "prompts": self._proposal["prompts"],
-            "proposal": self._proposal,
-            "drawn": masks.encode(truth & ~predicted).model_dump(mode="json"),
-            "erased": masks.encode(predicted & ~truth).model_dump(mode="json"),
-        }
-        self._sequence += 1
-        await self._socket.send(
-            json.dumps(
-                {
-                    "kind": "operation",
-                    "slice_id": self.slice_id,
-                    "label_id": label_id,
-                    "client_id": self._client_id,
-                    "sequence": self._sequence,
-                    "base": 0,
-                    "action": "prompt",
-                    "changes": changes,
-                }
-            )
-        )
-        return int((await self._until("saved"))["version"])
-
-    async def _ask(self, prompt: dict[str, Any]) -> dict[str, Any]:
-        while True:
-            await self._socket.send(json.dumps(prompt))
-            answer = await self._until("proposal", "preparing")
-            if answer["kind"] == "proposal":
-                return answer
-            await self._until("prepared")
-
-    async def _until(self, *kinds: str) -> dict[str, Any]:
-        while True:
-            message: dict[str, Any] = json.loads(await self._socket.recv())
-            assert message["kind"] != "refused", message
-            if message["kind"] in kinds:
-                return message
 
 
 def _sent(lead: Robot, project: str, paths: list[Path]) -> dict[Path, dict[str, Any]]:
@@ -351,12 +289,12 @@ def _sent(lead: Robot, project: str, paths: list[Path]) -> dict[Path, dict[str, 
         upload = lead.post(
             f"{address}/uploads", files={"files": ("images.zip", buffer.getvalue())}
         )["id"]
-        _until(lambda upload=upload: lead.get(f"/api/uploads/{upload}")["state"] == "done")
+        until(partial(_is_taken_in, lead, upload))
     # A picture may show a name, and waits for somebody to look at it; these are known to show none.
     held = lead.get(f"{address}/quarantine")
     seen = [{"series_id": each["id"], "slices": each["slices"]} for each in held]
     lead.post(f"{address}/quarantine/release", {"series": seen})
-    _until(lambda: len(lead.get(f"{address}/tasks")) == len(before) + len(paths))
+    until(lambda: len(lead.get(f"{address}/tasks")) == len(before) + len(paths))
     tasks = {task["id"]: task for task in lead.get(f"{address}/tasks") if task["id"] not in before}
     ordered = sorted(tasks.values(), key=lambda task: task["study_number"])
     return {
@@ -365,15 +303,19 @@ def _sent(lead: Robot, project: str, paths: list[Path]) -> dict[Path, dict[str, 
     }
 
 
-def _is_prepared(lead: Robot, project: str) -> bool:
-    told = lead.get(f"/api/projects/{project}/progress")
+def _is_taken_in(lead: Robot, upload: str) -> bool:
+    return bool(lead.get(f"/api/uploads/{upload}")["state"] == "done")
+
+
+def _is_prepared(turn: Turn) -> bool:
+    told = turn.lead.get(f"{turn.address}/progress")
     return bool(told["prepared_slices"] == told["slices"])
 
 
-def _truths(path: Path, task: dict[str, Any]) -> list[tuple[str, Mask]]:
+def truths_of(turn: Turn, path: Path) -> list[tuple[str, Mask]]:
     """The structures on a slice that are large enough, by label."""
     labels = _labels(path)
-    ids = {label["name"]: label["id"] for label in task["labels"]}
+    ids = {label["name"]: label["id"] for label in turn.tasks[path]["labels"]}
     found = [(value, labels == value) for value in np.unique(labels) if value]
     return [(ids[f"organ {value}"], truth) for value, truth in found if truth.sum() >= SMALLEST]
 
@@ -387,34 +329,11 @@ def _patient(path: Path) -> str:
     return path.stem.rpartition("_")[0]
 
 
-def _judging(arguments: argparse.Namespace, images: list[Path]) -> set[str]:
-    if arguments.judging:
-        return set(arguments.judging.read_text().split())
-    # The last in the alphabet: any eight will do, as long as nobody chooses them by the figures.
-    return set(sorted({_patient(path) for path in images})[-8:])
-
-
-def _robot(arguments: argparse.Namespace, name: str) -> Robot:
-    known = cli(arguments.var, "user", "list").split()
-    act = ("user", "password") if name in known else ("user", "add")
-    cli(arguments.var, *act, "--password-stdin", name, stdin=PASSWORD)
-    client = httpx.Client(base_url=arguments.url, headers={"Origin": arguments.url}, timeout=120)
-    client.get("/api/session")
-    signed_in = client.post(
-        "/api/session",
-        json={"username": name, "password": PASSWORD},
-        headers={"X-CSRFToken": client.cookies["csrftoken"]},
-    )
-    signed_in.raise_for_status()
-    client.headers["X-CSRFToken"] = client.cookies["csrftoken"]
-    return Robot(client, arguments.url)
-
-
-def _until(claim: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not claim():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.5)
+def _judging(images: Path) -> set[str]:
+    """The validation patients of the collection, as the list beside it says."""
+    with (images.parent / "manifest.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["set"] == images.name]
+    return {_patient(Path(row["image"])) for row in rows if row["split"] == "val"}
 
 
 if __name__ == "__main__":

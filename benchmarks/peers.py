@@ -22,7 +22,6 @@ import os
 import secrets
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +37,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from benchmarks.robots import command_line
 from delineate.supervision.ports import reserve
 
 ROUNDS = 5
@@ -52,7 +52,6 @@ USERNAME, PROJECT, AE_TITLE = "peers", "Peers", "PEERS"
 BOUNDARY = "peers"
 AT_ONCE = {**os.environ, "TCP_NODELAY": "1"}
 PATIENCE_S = 120.0
-CLI = (sys.executable, "-c", "from delineate.cli import main; exit(main())")
 
 
 @dataclass(frozen=True)
@@ -152,11 +151,11 @@ def measure_memory(ours: Peer, pid: int) -> None:
 def delineate(url: str, var: Path, dicom_port: int) -> Peer:
     """The running Delineate, with an account, a token and a project for this."""
     password = secrets.token_urlsafe(12)
-    if USERNAME in _delineate(var, "user", "list").split():
-        _delineate(var, "user", "password", "--password-stdin", USERNAME, stdin=password)
+    if USERNAME in command_line(var, "user", "list").split():
+        command_line(var, "user", "password", "--password-stdin", USERNAME, stdin=password)
     else:
-        _delineate(var, "user", "add", "--password-stdin", USERNAME, stdin=password)
-    token = _delineate(var, "user", "token", USERNAME, "--name", "peers").split()[-1]
+        command_line(var, "user", "add", "--password-stdin", USERNAME, stdin=password)
+    token = command_line(var, "user", "token", USERNAME, "--name", "peers").split()[-1]
     browser = httpx.Client(base_url=url, headers={"Origin": url}, timeout=PATIENCE_S)
     browser.get("/api/session")
     signed_in = browser.post(
@@ -338,19 +337,6 @@ def _line(what: str, values: list[list[float]]) -> None:
 
 def _times(count: int) -> list[list[float]]:
     return [[] for _ in range(count)]
-
-
-def _delineate(var: Path, *arguments: str, stdin: str = "") -> str:
-    command, *rest = arguments
-    done = subprocess.run(
-        [*CLI, command, "--var", str(var), *rest],
-        input=f"{stdin}\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def _answers(pages: httpx.Client) -> bool:

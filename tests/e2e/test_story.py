@@ -12,7 +12,6 @@ import gzip
 import io
 import json
 import os
-import shutil
 import subprocess
 import zipfile
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from pydicom.uid import generate_uid
 from delineate.demo import data as demo
 from mlworker.contract import masks
 from mlworker.contract.masks import RunLengths
+from tests.e2e.pictures import keep_evidence, keep_pictures
 from tests.system import Started, free_port, up
 from tests.waiting import until
 
@@ -37,8 +37,6 @@ REPOSITORY = Path(__file__).parents[2]
 FRONTEND = REPOSITORY / "frontend"
 GE_CT = Path("data/dicom/series/neurolabusc+dcm_qa_ct/In/GE")
 SHIPPED = REPOSITORY / "mlworker/recipes/default.safetensors"
-# Where the guide's pictures are kept, when they are to be made anew (make screenshots).
-PICTURES = "DELINEATE_PICTURES"
 KEPT_PICTURES = (
     "studies",
     "workspace",
@@ -105,8 +103,7 @@ async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium:
         _check_png(folder / "png.zip", accepted)
         _check_dicom_seg(folder / "dicom_seg.zip", accepted, originals)
     _check_black(folder / "black-box.png")
-    if PICTURES in os.environ:
-        _keep_pictures(folder / "shots", to=Path(os.environ[PICTURES]))
+    keep_pictures(folder / "shots", KEPT_PICTURES)
 
 
 async def _play(system: Started, *, folder: Path, told: dict[str, Any]) -> None:
@@ -137,7 +134,7 @@ async def _play(system: Started, *, folder: Path, told: dict[str, Any]) -> None:
             story.kill()
             story.wait()
             if story.returncode != 0:
-                _keep_evidence(folder)
+                keep_evidence(folder)
         errors.seek(0)
         assert story.returncode == 0, errors.read()
     assert seen == [*KILLED_AT, "end"]
@@ -147,22 +144,6 @@ async def _kill(system: Started, name: str) -> None:
     victim = system.children()[name]
     victim.kill()
     await until(lambda: not victim.is_running() or victim.status() == "zombie")
-
-
-def _keep_evidence(folder: Path) -> None:
-    kept = REPOSITORY / "build" / "story"
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(folder / "shots", kept / "shots", dirs_exist_ok=True)
-    shutil.copytree(folder / "var" / "log", kept / "log", dirs_exist_ok=True)
-
-
-def _keep_pictures(shots: Path, *, to: Path) -> None:
-    to.mkdir(parents=True, exist_ok=True)
-    for name in KEPT_PICTURES:
-        (shot,) = shots.glob(f"[0-9][0-9]-{name}.png")
-        with Image.open(shot) as picture:
-            # 256 colours: a third of the size, and no difference to the eye.
-            picture.convert("RGB").quantize(256).save(to / f"{name}.png", optimize=True)
 
 
 def _people(system: Started) -> dict[str, dict[str, str]]:
