@@ -211,7 +211,11 @@ class _Watched:
         if not path.exists():
             # Who is told to stop while it starts dies of it.
             return Outcome(is_stopped=True, steps=self._step) if stop_told else None
-        return Outcome.model_validate_json(path.read_bytes())
+        outcome = Outcome.model_validate_json(path.read_bytes())
+        if outcome.is_stopped and not stop_told:  # by somebody else's TERM, which is a death to us
+            path.unlink()
+            return None
+        return outcome
 
     def _shall_stop(self, folder: Path) -> bool:
         if self._runs.ends:

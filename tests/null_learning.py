@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -42,7 +42,9 @@ UNTRAINED: Final = 0.5  # Dice of a model that nobody has fine-tuned
 _SKILLED_AFTER: Final = 8  # steps, which halve what is missing
 
 
-def fine_tuned(command: FineTune, *, store: Store) -> Iterator[LearningEvent]:
+def fine_tuned(
+    command: FineTune, *, store: Store, shall_stop: Callable[[], object]
+) -> Iterator[LearningEvent]:
     """Progress and the end; the checkpoint is the number of its steps, and where it came from."""
     own = {"run_id": command.run_id, "attempt": command.attempt}
     yield TrainingProgress(**own)
@@ -55,7 +57,7 @@ def fine_tuned(command: FineTune, *, store: Store) -> Iterator[LearningEvent]:
         return
     of_epoch = -(-len(images) // command.recipe.images)
     steps = min(command.recipe.epochs * of_epoch, command.recipe.most_steps or 10**9)
-    if store.exists(artifacts.stop_key(command.run_id)):
+    if shall_stop():
         yield TrainingEnded(**own, state="stopped")
         return
     yield TrainingProgress(

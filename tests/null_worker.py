@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -172,7 +173,9 @@ def _application(redis_url: str, storage_url: str) -> Celery:
         app.send_task(LEARNING_EVENT_TASK, args=[event.model_dump_json()], queue=EVENT_QUEUE)
 
     def fine_tune(payload: str) -> None:
-        for event in null_learning.fine_tuned(FineTune.model_validate_json(payload), store=store):
+        command = FineTune.model_validate_json(payload)
+        stops = partial(connection.exists, artifacts.stop_key(command.run_id))
+        for event in null_learning.fine_tuned(command, store=store, shall_stop=stops):
             tell(event)
 
     def evaluate(payload: str) -> None:

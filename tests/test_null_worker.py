@@ -190,7 +190,7 @@ def test_a_run_that_is_to_stop_makes_no_model(send, module_broker, store):
         data=commands.learning_set(store),
         recipe=Recipe(),
     )
-    store.put(stop_key(command.run_id), b"")
+    module_broker.set(stop_key(command.run_id), 1)
 
     send(command)
 

@@ -184,12 +184,14 @@ def test_a_worker_that_ends_leaves_the_run_to_the_next(runs, told, store, broker
 
 def test_a_child_that_dies_again_and_again_has_failed(runs, told, parent, data):
     runs.take(fine_tuning(parent, data, recipe=LONG))
+    until_it_learns(told)
     killed = set()
     while not ends(told):
         for child in _children():
             if child.pid not in killed:
+                # Told to stop by somebody else, it ends with a word; we have not stopped it.
+                child.send_signal(signal.SIGKILL if killed else signal.SIGTERM)
                 killed.add(child.pid)
-                child.send_signal(signal.SIGKILL)
         time.sleep(0.05)
     (ended,) = ends(told)
     assert (ended.state, ended.code) == ("failed", "trainer_died")
