@@ -1,5 +1,5 @@
 /** Runs of learning: what they are at, how they went, and beginning one by hand. */
-import { Alert, Button, Code, Group, Loader, Modal, Progress, ScrollArea, Stack, Table, Text, Title, Tooltip } from "@mantine/core";
+import { Alert, Anchor, Button, Code, Group, Loader, Modal, Progress, ScrollArea, Stack, Table, Text, Title, Tooltip } from "@mantine/core";
 import { IconPlayerPlay } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useState, type ReactNode } from "react";
@@ -170,7 +170,10 @@ export function RunDetails({ projectId, run, mayLearn }: {
       </Table>
       {run.log.length > 0 && (
         <Stack gap={4}>
-          <Text fw={600} size="sm">Log</Text>
+          <Group gap="md">
+            <Text fw={600} size="sm">Log</Text>
+            {run.step > 0 && <Anchor href={`/api/runs/${run.id}/log`} download size="sm">All of it, with curves for TensorBoard</Anchor>}
+          </Group>
           <Code block mah={220} style={{ overflow: "auto" }}>
             {run.log.map(([when, sentence]) => `${new Date(when ?? "").toLocaleString()}  ${sentence ?? ""}`).join("\n")}
           </Code>

@@ -341,6 +341,28 @@ def get_run(request: HttpRequest, run_id: UUID) -> dict[str, object]:
     return selectors.run_details(selectors.run_for(_user(request), run_id))
 
 
+@router.get(
+    "/runs/{run_id}/log",
+    response={200: None},
+    openapi_extra={
+        "responses": {
+            200: {
+                "description": "The zip.",
+                "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        }
+    },
+)
+def get_run_log(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """A run's events and its curves for TensorBoard, zipped; 404 no_log."""
+    run = selectors.run_for(_user(request), run_id)
+    return HttpResponse(
+        selectors.run_log(run),
+        content_type="application/zip",
+        headers={"Content-Disposition": f'attachment; filename="run-{run.number}.zip"'},
+    )
+
+
 @router.post("/runs/{run_id}/cancel", response=RunOut)
 def cancel_run(request: HttpRequest, run_id: UUID) -> dict[str, object]:
     """Stop a run; 409 run_ended. For leads."""

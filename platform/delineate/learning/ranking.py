@@ -60,6 +60,7 @@ ANNOTATED_AT_MOST: Final = 2000  # each is a file that is read, unless it has be
 IN_FLIGHT: Final = 4 * MAX_SCORED
 ENCODED_AT_ONCE: Final = 512
 KEPT: Final = 200
+RANKINGS_KEPT: Final = 50  # of a project
 # Longer than a worker scores what is in flight, and what lies in its queue before that.
 SILENT_AFTER: Final = timedelta(minutes=2)
 
@@ -97,6 +98,8 @@ def begin(project: Project, *, strategy: Strategy, by: User) -> Ranking:
             total=total,
             state=JobState.RUNNING,
         )
+        old = list(project.rankings.values_list("id", flat=True)[RANKINGS_KEPT:])
+        Ranking.objects.filter(id__in=old).delete()
         finished = _ask(ranking)
         _tell(ranking)
     if finished:

@@ -19,8 +19,6 @@ from delineate.registry.api import ModelRef
 
 router = Router(tags=["learning"])
 
-RANKINGS_SHOWN = 50
-
 
 class RankingIn(Schema):
     """How slices are to be chosen."""
@@ -66,8 +64,7 @@ def list_rankings(request: HttpRequest, project_id: UUID) -> list[dict[str, obje
     user = _user(request)
     project = project_for(user, project_id)
     require(user, Action.VIEW, project)
-    shown = selectors.rankings_of(project)[:RANKINGS_SHOWN]
-    return [selectors.ranking_line(each) for each in shown]
+    return [selectors.ranking_line(each) for each in selectors.rankings_of(project)]
 
 
 @router.post("/projects/{project_id}/rankings", response={201: RankingOut})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +25,7 @@ from delineate.registry.models import ModelVersion
 from delineate.registry.selectors import active_digest
 from delineate.studies.models import Slice
 from delineate.studies.selectors import not_held
+from mlworker.contract.artifacts import run_prefix
 from mlworker.contract.learning import EvaluatedMask, EvaluationResults
 
 SETTINGS = (
@@ -122,6 +125,23 @@ def run_details(run: TrainingRun) -> dict[str, Any]:
         "near_duplicates": len(run.snapshot.near_duplicates) if run.snapshot else 0,
         "snapshot_digest": run.snapshot.digest if run.snapshot else "",
     }
+
+
+def run_log(run: TrainingRun) -> bytes:
+    """A run's events and its curves for TensorBoard, as a zip; NotFound ``no_log``."""
+    prefix = run_prefix(str(run.id))
+    kept = [
+        key
+        for key in storage.list_keys(prefix)
+        if key.startswith(f"{prefix}tensorboard/") or key == f"{prefix}events.jsonl"
+    ]
+    if not kept:
+        raise NotFound("The run has not told anything yet.", code="no_log")
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in sorted(kept):
+            archive.writestr(f"run-{run.number}/{key.removeprefix(prefix)}", storage.get(key))
+    return content.getvalue()
 
 
 def models_that_may_answer(project: Project) -> QuerySet[ModelVersion]:

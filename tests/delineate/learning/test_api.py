@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import pytest
 
 from delineate import storage
@@ -9,7 +12,7 @@ from delineate.audit.models import Event
 from delineate.jobs import JobState
 from delineate.learning import comparing, training
 from delineate.learning.models import Comparison, LearningSettings, TrainingRun
-from mlworker.contract.artifacts import checkpoint_key
+from mlworker.contract.artifacts import checkpoint_key, run_prefix
 from mlworker.contract.learning import EvaluationEnded, EvaluationProgress
 from tests.delineate import factories
 from tests.delineate.learning.conftest import CANDIDATE, ended, results
@@ -102,6 +105,13 @@ def test_a_run_is_begun_watched_and_read(lead, project):
     assert details["held_out"] == {"subjects": 2, "masks": 6}
     assert details["judgement"]["labels"][0]["label"] == "all"
     assert details["log"][0][1] == "Waits for its turn."
+    log = f"/api/runs/{run.id}/log"
+    assert lead.get(log).json()["error"]["code"] == "no_log"
+    for name in ("events.jsonl", "tensorboard/events.out", "last.state"):
+        storage.put(f"{run_prefix(str(run.id))}{name}", b"told")
+    with zipfile.ZipFile(io.BytesIO(lead.get(log).content)) as archive:
+        assert archive.namelist() == ["run-1/events.jsonl", "run-1/tensorboard/events.out"]
+        assert archive.read("run-1/events.jsonl") == b"told"
     assert len(details["snapshot_digest"]) == 64
 
 

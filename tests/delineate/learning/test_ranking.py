@@ -220,6 +220,12 @@ def test_only_the_best_are_kept(sent, project, lead, open_task, monkeypatch):
     assert ranked(sent, project, lead).slices.count() == 7
 
 
+def test_old_rankings_are_let_go(sent, project, lead, open_task, monkeypatch):
+    monkeypatch.setattr(ranking, "RANKINGS_KEPT", 2)
+    made = [ranked(sent, project, lead, Strategy.RANDOM).id for _ in range(3)]
+    assert list(project.rankings.values_list("id", flat=True)) == [made[2], made[1]]
+
+
 def test_a_silent_worker_is_asked_again_and_given_up_in_the_end(sent, project, lead, open_task):
     begun = ranking.begin(project, strategy=Strategy.MIX, by=lead)
     first = scoring(sent)
