@@ -83,6 +83,7 @@ async function compares() {
 }
 
 async function rollsBack() {
+  await pause("people are at work");
   await page.getByRole("button", { name: "Roll back" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Roll back" }).click();
   const [made, before] = await models();

@@ -9,6 +9,7 @@ import asyncio
 import csv
 import json
 import subprocess
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,13 +18,14 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import loop
-from benchmarks.robots import PASSWORD, Desk
+from benchmarks.robots import PASSWORD, Desk, Load, under_load
 from tests.e2e.pictures import keep_evidence, keep_pictures
 from tests.system import free_port, up
 
 FRONTEND = Path(__file__).parents[2] / "frontend"
 BTCV: Final = Path("data/images/btcv_imis")
 SHIPPED: Final = Path(__file__).parents[2] / "mlworker/recipes/default.safetensors"
+SESSIONS: Final = 3
 LEARNT, LEFT = 6, 3  # slices to learn from, and some that nobody has delineated
 PICTURES: Final = ("suggested-next", "run", "model", "comparison")
 
@@ -68,6 +70,7 @@ async def test_a_project_learns_and_can_go_back(
                 stderr=errors,
                 text=True,
             ) as story,
+            ExitStack() as at_work,
         ):
             assert story.stdin is not None
             assert story.stdout is not None
@@ -80,8 +83,11 @@ async def test_a_project_learns_and_can_go_back(
                         case "another model answers":
                             await asyncio.to_thread(loop.reopen, turn)
                             answering.append(await _answers(turn))
+                        case "people are at work":
+                            load = await asyncio.to_thread(at_work.enter_context, _clicking(turn))
                         case "the one before answers again":
                             answering.append(await _answers(turn))
+                            await asyncio.to_thread(at_work.close)
                         case _:
                             continue
                     story.stdin.write("go\n")
@@ -102,11 +108,19 @@ async def test_a_project_learns_and_can_go_back(
         assert details["judgement"]["labels"][0]["masks"] == details["held_out"]["masks"]
         before, made = run["parent"]["digest"], run["candidate"]["digest"]
         assert answering == [before, made, before]
+        # Whoever was at work meanwhile kept the model that they began with, and was never refused.
+        assert load.models == [{made}] * SESSIONS
         events = turn.lead.get(f"{turn.address}/events?limit=200")
         changes = [e["data"]["change"] for e in reversed(events) if e["action"] == "model_answers"]
         assert changes[0] == "pin"
         assert changes[-1] == "roll_back"
     keep_pictures(folder / "shots", PICTURES)
+
+
+def _clicking(turn: loop.Turn) -> AbstractContextManager[Load]:
+    shown = [path for path in turn.judged if loop.truths_of(turn, path)]
+    work = [(turn.tasks[path], *loop.truths_of(turn, path)[0]) for path in shown[:SESSIONS]]
+    return under_load(turn.lead, work)
 
 
 async def _answers(turn: loop.Turn) -> str:
