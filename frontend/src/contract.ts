@@ -276,5 +276,5 @@ export interface Prompts2 {
  */
 export interface Changed {
   kind: "changed";
-  what: "task" | "revisions" | "labels" | "model" | "study_deleted" | "membership";
+  what: "task" | "revisions" | "labels" | "study_deleted" | "membership";
 }

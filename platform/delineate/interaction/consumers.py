@@ -48,7 +48,6 @@ LONGEST_MESSAGE: Final = 2 * 1024**2
 
 _NOTICES: Final = {
     "labels": "labels",
-    "model": "model",
     "members": "membership",
 }
 
@@ -153,7 +152,10 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         return [asked for asked, slice_id in self._preparing.items() if slice_id in slice_ids]
 
     async def _renew(self) -> bool:
-        """Look anew who may do what, and which model answers; False when the door was closed."""
+        """Look anew who may do what; False when the door was closed.
+
+        The model stays the one that the session began with.
+        """
         assert self.session is not None, "notices come to open sessions"
         user_id, task_id = self.session.user_id, self.session.task_id
         try:
@@ -166,7 +168,6 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             return False
         except DelineateError:
             return True
-        self.session.model_digest = renewed.model_digest
         self.session.may_annotate = renewed.may_annotate
         return True
 

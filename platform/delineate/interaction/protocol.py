@@ -134,7 +134,7 @@ class Changed(_Message):
     """Something beside the drafts changed; fetch it anew."""
 
     kind: Literal["changed"] = "changed"
-    what: Literal["task", "revisions", "labels", "model", "study_deleted", "membership"]
+    what: Literal["task", "revisions", "labels", "study_deleted", "membership"]
 
 
 ToBrowser = Annotated[

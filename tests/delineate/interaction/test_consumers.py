@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 from asgiref.sync import sync_to_async
+from django.db import transaction
 from django.utils import timezone
 
 from delineate.annotation.models import Draft, MaskRevision, Operation
@@ -15,6 +16,7 @@ from delineate.annotation.services import accept_draft, submit
 from delineate.jobs import MAX_ATTEMPTS, SILENT_AFTER
 from delineate.projects.models import Label, Role
 from delineate.projects.services import add_label, remove_member
+from delineate.registry.jobs import deploy
 from delineate.registry.models import ModelVersion
 from delineate.studies import encoding
 from delineate.studies.models import Encoding
@@ -338,6 +340,25 @@ async def test_a_project_without_a_model_says_so(workplace: Workplace) -> None:
     await in_thread(ModelVersion.objects.all().delete)()
     async with workplace.socket() as socket:
         assert await socket.closed_with() == 4409
+
+
+async def test_a_session_keeps_its_model_when_another_one_takes_over(
+    workplace: Workplace, model_worker: None
+) -> None:
+    project, slice_id = workplace.label.project, workplace.slice_ids[0]
+    lead = await in_thread(factories.lead_of)(project)
+    other = await in_thread(factories.new_model)("cd" * 32, is_default=False)
+    async with workplace.socket() as socket:
+        await socket.receive()
+        await proposal(socket, workplace, slice_id)
+        await in_thread(transaction.atomic(deploy))(other, project, by=lead, change="pin")
+        # Whatever makes the session look anew what it may do.
+        await in_thread(add_label)(project, name="kidney", color="#112233", by=lead)
+        assert await socket.receive() == {"kind": "changed", "what": "labels"}
+        said = await proposal(socket, workplace, slice_id)
+        assert said["proposal"]["model_digest"] == MODEL
+    async with workplace.socket() as socket:
+        assert (await socket.receive())["model_digest"] == other.digest
 
 
 async def test_a_label_that_is_added_is_announced(workplace: Workplace) -> None:
