@@ -11,6 +11,7 @@ The encoder does not learn, so that each image is encoded once for all of it.
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
@@ -76,6 +77,7 @@ class Plan:
     masks: int = 3  # of each of a step's two images
     corrections: int = 2  # of the decoder, after each step's first
     learning_rate: float = 1e-4  # at its highest
+    blend: float = 0.75  # as the server's runs keep it
 
     def rate(self, step: int) -> float:
         """The learning rate: rising, then falling to nothing, because so few steps end anywhere."""
@@ -326,6 +328,7 @@ class _Learner:
                 masks=plan.masks,
                 corrections=plan.corrections,
                 learning_rate=plan.learning_rate,
+                blend=plan.blend,
                 halved_after=(),
                 seed=seed,
             )
@@ -359,6 +362,8 @@ class _Learner:
                     rate=plan.rate(step),
                 )
             trainer.refuse_not_finite()
+            with trainer.as_kept() as kept:
+                decoder = copy.deepcopy(kept.mask_decoder)
         return Predictor(self._prompt_encoder, decoder.eval(), frame=self._frame)
 
     def judge(
