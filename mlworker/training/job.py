@@ -55,6 +55,7 @@ from mlworker.training.evaluate import Plan, Row, evaluate
 from mlworker.training.finetune import fine_tune
 from mlworker.training.folder import COMMAND, ENOUGH, EVENTS, OUTCOME, RUN, Outcome
 from mlworker.training.metrics import Mask
+from mlworker.training.progress import Listener
 from mlworker.training.samples import DataError, Sample, by_image
 from mlworker.training.settings import Settings
 from mlworker.training.state import NotKept, StateError, write_whole
@@ -99,11 +100,7 @@ def _fine_tune(command: FineTune, folder: Path, store: Store) -> Outcome:
         frame = frame_of(Checkpoint(path))
     samples = _Written(folder / "data", store).of(command.data, part="train", frame=frame)
     out = folder / RUN
-    heard = worker.mlflow_tracking_uri and tracking.listener(
-        worker.mlflow_tracking_uri,
-        run_id=command.run_id,
-        parameters={"parent": command.parent_digest} | command.recipe.model_dump(),
-    )
+    listeners = _listeners(command)
 
     def run(*, resume: bool) -> str:
         with _model(store, command.parent_digest) as parent:
@@ -115,7 +112,7 @@ def _fine_tune(command: FineTune, folder: Path, store: Store) -> Outcome:
                 resume=resume,
                 stop=lambda: bool(asked),
                 device=_device(),
-                listeners=[heard] if heard else [],
+                listeners=listeners,
             )
         return done.state
 
@@ -130,6 +127,16 @@ def _fine_tune(command: FineTune, folder: Path, store: Store) -> Outcome:
         return Outcome(is_stopped=True, steps=steps)
     message = "" if state == "finished" else f"Its time was up after step {steps}."
     return Outcome(steps=steps, message=message, checkpoint=_stored(out, command, store))
+
+
+def _listeners(command: FineTune) -> list[Listener]:
+    if not worker.mlflow_tracking_uri:
+        return []
+    parameters = {"parent": command.parent_digest} | command.recipe.model_dump()
+    mlflow = tracking.listener(
+        worker.mlflow_tracking_uri, run_id=command.run_id, parameters=parameters
+    )
+    return [mlflow] if mlflow else []
 
 
 def _stored(out: Path, command: FineTune, store: Store) -> NewCheckpoint:

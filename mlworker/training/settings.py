@@ -50,8 +50,8 @@ class Settings(BaseModel):
     # a model whose adapters are fresh.
     warm_up: int = Field(default=0, ge=0)
     # How far the weights that are kept go from those it began with to those that were learnt.
-    # Half-way after little data keeps most of the gain and loses less of what was known before
-    # (weight-space ensembles, arXiv 2109.01903).
+    # Part of the way after little data keeps most of the gain and loses less of what was known
+    # before (weight-space ensembles, arXiv 2109.01903).
     blend: float = Field(default=1.0, gt=0, le=1)
     # Ends earlier, after so many steps: a night has an end.
     most_steps: int | None = Field(default=None, ge=1)

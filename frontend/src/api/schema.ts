@@ -1515,11 +1515,13 @@ export interface components {
         };
         /**
          * ComparisonIn
-         * @description Two models of the project, on the held-out masks of its last snapshot.
+         * @description Two models of the project, on the masks that a run held out (without one: the last run).
          */
         ComparisonIn: {
             /** First */
             first: string;
+            /** Run Id */
+            run_id?: string | null;
             /** Second */
             second: string;
         };

@@ -178,6 +178,9 @@ function CompareDialog({ projectId, models, onCompared, onClose }: {
   projectId: string; models: readonly ProjectModel[]; onCompared: (comparisonId: string) => void; onClose: () => void;
 }) {
   const [pair, setPair] = useState(() => pairToCompare(models));
+  const { data: runs } = useQuery(queries.runs(projectId));
+  const sets = runs?.filter(({ candidate }) => candidate !== null).map(({ id, number }) => ({ value: id, label: `Run ${number}` })) ?? [];
+  const [set, setSet] = useState<string | null>(null);
   const compare = useAct(
     async (body: Schemas["ComparisonIn"]) =>
       dataOf(await client.POST("/api/projects/{project_id}/comparisons", { params: { path: { project_id: projectId } }, body })),
@@ -194,17 +197,22 @@ function CompareDialog({ projectId, models, onCompared, onClose }: {
   return (
     <Modal opened onClose={onClose} title="Compare two models">
       <Stack>
-        <Text size="sm">Both delineate the project’s held-out masks anew. Nobody’s work waits for it.</Text>
+        <Text size="sm">Both delineate held-out masks anew. Nobody’s work waits for it.</Text>
         <Select label="First" data={data} value={first} allowDeselect={false} onChange={(value) => setPair({ ...pair, first: value })} />
         <Select
           label="Second" data={data} value={second} allowDeselect={false} onChange={(value) => setPair({ ...pair, second: value })}
           error={first === second && first !== null ? "Choose two different models." : undefined}
         />
+        {sets.length > 1 && (
+          <Select
+            label="On the masks held out by" data={sets} value={set ?? sets[0]?.value ?? null} allowDeselect={false} onChange={setSet}
+          />
+        )}
         <Group justify="flex-end">
           <Button variant="default" onClick={onClose}>Cancel</Button>
           <Button
             loading={compare.isPending} disabled={first === null || second === null || first === second}
-            onClick={() => first !== null && second !== null && compare.mutate({ first, second })}
+            onClick={() => first !== null && second !== null && compare.mutate({ first, second, run_id: set })}
           >
             Compare
           </Button>

@@ -137,8 +137,10 @@ def _line(by: str, name: str, weeks: Sequence[_Week], *, today: date) -> dict[st
         was = sum(week.masks * week.dice for week in before) / earlier
         # News only as long as it is: an old fall that nobody followed is no alarm for ever.
         falls = last.dice < was - FALL and _monday(today) - last.monday <= NEWS
-        reached = f"irst proposals reach {last.dice:.2f} Dice, after {was:.2f} in the weeks before."
-        sentence = f"It falls: f{reached}" if falls else f"F{reached}"
+        begins = "It falls: first" if falls else "First"
+        sentence = (
+            f"{begins} proposals reach {last.dice:.2f} Dice, after {was:.2f} in the weeks before."
+        )
     return {"by": by, "name": name, "points": points, "falls": falls, "sentence": sentence}
 
 

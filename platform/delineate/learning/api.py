@@ -218,12 +218,13 @@ class PromotionOut(Schema):
 
 
 class ComparisonIn(Schema):
-    """Two models of the project, on the held-out masks of its last snapshot."""
+    """Two models of the project, on the masks that a run held out (without one: the last run)."""
 
     model_config = ConfigDict(extra="forbid")
 
     first: Digest
     second: Digest
+    run_id: UUID | None = None
 
 
 class ComparisonOut(Schema):
@@ -411,7 +412,11 @@ def post_comparison(
     """Compare two models on the held-out masks; 409 nothing_held_out. For leads."""
     user = _user(request)
     comparison = services.compare(
-        project_for(user, project_id), first=wanted.first, second=wanted.second, by=user
+        project_for(user, project_id),
+        first=wanted.first,
+        second=wanted.second,
+        run_id=wanted.run_id,
+        by=user,
     )
     return Status(201, selectors.comparison_line(comparison))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
+from uuid import UUID
 
 from django.db import transaction
 
@@ -97,8 +98,10 @@ def promote(project: Project, *, digest: str | None, change: Change, by: User) -
     return promotion.begin(project, model, change=change, by=by, run=run)
 
 
-def compare(project: Project, *, first: str, second: str, by: User) -> Comparison:
-    """Compare two models on the held-out masks of the newest snapshot that has any.
+def compare(
+    project: Project, *, first: str, second: str, run_id: UUID | None = None, by: User
+) -> Comparison:
+    """Compare two models on the masks that a run held out; without one, the last that held any.
 
     Raises NotFound ``unknown_model``, Conflict ``same_model``, ``nothing_held_out``.
     """
@@ -106,11 +109,11 @@ def compare(project: Project, *, first: str, second: str, by: User) -> Compariso
     models = [_model_of(project, digest) for digest in (first, second)]
     if first == second:
         raise Conflict("A model is what it is: choose two.", code="same_model")
-    snapshot = project.snapshots.filter(items__part=Part.HELD_OUT).distinct().first()
+    frozen = project.snapshots.filter(items__part=Part.HELD_OUT).distinct()
+    snapshot = (frozen if run_id is None else frozen.filter(runs=run_id)).first()
     if snapshot is None:
         raise Conflict(
-            "No run has held out a mask yet that models could be compared by.",
-            code="nothing_held_out",
+            "No mask was held out yet that models could be compared by.", code="nothing_held_out"
         )
     with transaction.atomic():
         comparison = Comparison.objects.create(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 import zipfile
 
 import pytest
@@ -196,12 +197,16 @@ def test_two_models_are_compared_slice_by_slice(lead, project):
     assert shown[0]["second_dice"] - shown[0]["first_dice"] == pytest.approx(0.1)
     assert {each["index"] for each in shown} <= {0, 1, 2}
     assert lead.get(shown[0]["picture"]).status_code == 200
-    assert (
-        lead.post(
-            address, {"first": CANDIDATE, "second": CANDIDATE}, content_type="application/json"
-        ).json()["error"]["code"]
-        == "same_model"
-    )
+    for more, code in (
+        ({"second": asked["first"]}, "same_model"),
+        ({"second": "ee" * 32}, "unknown_model"),
+        ({"run_id": str(uuid.uuid4())}, "nothing_held_out"),
+    ):
+        refused = lead.post(address, asked | more, content_type="application/json")
+        assert refused.json()["error"]["code"] == code
+    again = lead.post(address, asked | {"run_id": str(run.id)}, content_type="application/json")
+    assert again.status_code == 201
+    assert Comparison.objects.get(id=again.json()["id"]).snapshot == run.snapshot
 
 
 def test_a_comparison_that_fails_says_why(lead, project):
