@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := up
-.PHONY: setup up test interop check fix contract contract-check bench screenshots
+.PHONY: setup up test test-server test-others interop check fix contract contract-check bench screenshots
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 PORT ?=
@@ -27,9 +27,16 @@ up: .venv/installed frontend/dist/index.html
 	@# exec: the system gets Ctrl-C and TERM itself, with no shell between.
 	exec $(BIN)/delineate up $(if $(PORT),--port $(PORT))
 
+# Two halves side by side, each with databases of its own: much of both is waiting.
 test: check frontend/dist/index.html
-	$(BIN)/pytest tests --ignore=tests/interop
+	$(MAKE) --no-print-directory -j2 test-server test-others
 	$(NPM) test
+
+test-server:
+	$(BIN)/pytest tests/delineate
+
+test-others:
+	$(BIN)/pytest tests --ignore=tests/interop --ignore=tests/delineate
 
 interop: setup
 	$(BIN)/pytest tests/interop
