@@ -74,6 +74,11 @@ class Turn:
         """Of the project."""
         return f"/api/projects/{self.project}"
 
+    def close(self) -> None:
+        """The robots leave."""
+        self.lead.client.close()
+        self.reviewer.client.close()
+
     def annotated(self) -> Iterator[Path]:
         """Images that show something to delineate."""
         for path in (*self.learnt, *self.judged):

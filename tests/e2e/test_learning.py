@@ -36,7 +36,10 @@ async def test_a_project_learns_and_can_go_back(
     images = shared_folder / BTCV
     if not images.is_dir():
         images = _drawn(folder / "drawn")
-    with up(folder, port=free_port(), pages=FRONTEND / "dist") as system:
+    with (
+        up(folder, port=free_port(), pages=FRONTEND / "dist") as system,
+        ExitStack() as at_end,
+    ):
         await system.until_ready()
         added = system.delineate("model", "add", str(SHIPPED))
         assert added.returncode == 0, added.stderr
@@ -49,6 +52,7 @@ async def test_a_project_learns_and_can_go_back(
             epochs=4,
         )
         turn = await asyncio.to_thread(loop.begin, asked)
+        at_end.callback(turn.close)
         turn = replace(turn, learnt=turn.learnt[:LEARNT])  # the others nobody delineates
         answering = [await _answers(turn)]
         await asyncio.to_thread(loop.annotate, turn)
