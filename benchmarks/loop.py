@@ -184,11 +184,17 @@ def learn(turn: Turn) -> dict[str, Any]:
 
 def learnt(turn: Turn) -> dict[str, Any]:
     """What came of the last run, once it has ended."""
-    run = turn.lead.get(f"{turn.address}/runs")[0]["id"]
-    until(lambda: turn.lead.get(f"/api/runs/{run}")["state"] in ("done", "failed"))
+    run = until_ended(turn)
     told: dict[str, Any] = turn.lead.get(f"/api/runs/{run}")
     assert told["state"] == "done", told["error_message"]
     return told
+
+
+def until_ended(turn: Turn) -> str:
+    """Wait for the end of the last run; its id."""
+    run = str(turn.lead.get(f"{turn.address}/runs")[0]["id"])
+    until(lambda: turn.lead.get(f"/api/runs/{run}")["state"] in ("done", "failed"))
+    return run
 
 
 def promote(turn: Turn, told: dict[str, Any]) -> None:

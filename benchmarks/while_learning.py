@@ -52,7 +52,7 @@ def main() -> None:
         run = _begun(turn)
         blocks["a fine-tuning runs"].append(asyncio.run(_block(turn, work[0])))
         turn.lead.post(f"/api/runs/{run}/cancel")
-        until(lambda run=run: turn.lead.get(f"/api/runs/{run}")["state"] == "failed")
+        loop.until_ended(turn)
     print(f"{arguments.rounds} blocks of {CLICKS} clicks each, by turns\n")
     print("| a click while | p50 ms | p95 ms | p50 of each block |\n|---|---|---|---|")
     for what, of in blocks.items():

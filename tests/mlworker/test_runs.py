@@ -185,7 +185,7 @@ def test_a_worker_that_ends_leaves_the_run_to_the_next(runs, told, store, broker
 def test_a_child_that_dies_again_and_again_has_failed(runs, told, parent, data):
     runs.take(fine_tuning(parent, data, recipe=LONG))
     until_it_learns(told)
-    killed = set()
+    killed: set[int] = set()
     while not ends(told):
         for child in _children():
             if child.pid not in killed:
