@@ -1,4 +1,4 @@
-/** Slices from which the model would learn most, to be delineated next. */
+/** Slices to be delineated next, in an order that a lead has chosen. */
 import { Alert, Anchor, Badge, Button, Collapse, Group, Loader, Paper, Progress, Select, SimpleGrid, Stack, Text, UnstyledButton } from "@mantine/core";
 import { IconChevronDown, IconChevronRight } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
@@ -9,7 +9,7 @@ import { queries } from "../api/queries";
 import { useAct } from "../app/useAct";
 import { isUnderWay, percent } from "../learning/progress";
 import type { Project } from "./ProjectPage";
-import { addressOf, STRATEGIES, undoneFirst, type RankedSlice, type Strategy } from "./suggestions";
+import { addressOf, DEFAULT_STRATEGY, STRATEGIES, undoneFirst, type RankedSlice, type Strategy } from "./suggestions";
 
 export function SuggestedNext({ project }: { project: Project }) {
   const [isOpen, setOpen] = useState(false);
@@ -19,7 +19,7 @@ export function SuggestedNext({ project }: { project: Project }) {
         <Group gap="xs">
           {isOpen ? <IconChevronDown size={16} /> : <IconChevronRight size={16} />}
           <Text fw={600} size="sm">Suggested next</Text>
-          <Text size="sm" c="dimmed">slices from which the model would learn most</Text>
+          <Text size="sm" c="dimmed">slices in an order that a lead has chosen</Text>
         </Group>
       </UnstyledButton>
       {/* Asked for only once it is looked at. */}
@@ -30,7 +30,7 @@ export function SuggestedNext({ project }: { project: Project }) {
 
 export function Suggestions({ project }: { project: Project }) {
   const rankings = useQuery(queries.rankings(project.id));
-  const [strategy, setStrategy] = useState<Strategy>("mix");
+  const [strategy, setStrategy] = useState<Strategy>(DEFAULT_STRATEGY);
   const request = useAct(
     async (wanted: Strategy) =>
       dataOf(

@@ -4,12 +4,15 @@ import type { Schemas } from "../api/client";
 export type Strategy = Schemas["Strategy"];
 export type RankedSlice = Schemas["RankedSliceOut"];
 
+/** docs/active-learning.md says why. */
+export const DEFAULT_STRATEGY: Strategy = "random";
+
 export const STRATEGIES: readonly { value: Strategy; label: string; sentence: string }[] = [
+  { value: "random", label: "By chance", sentence: "Any slices: nothing has been shown to be better, and nothing is fairer to measure by." },
   { value: "mix", label: "A mix", sentence: "What differs most, among the slices of which the model is least sure." },
   { value: "uncertainty", label: "Where the model is unsure", sentence: "Slices on which the model’s proposals are least certain." },
   { value: "diversity", label: "What is unlike the rest", sentence: "Slices that differ most from those that are delineated already." },
   { value: "rare_labels", label: "Rare labels", sentence: "Slices that may show labels of which there are few masks yet." },
-  { value: "random", label: "By chance", sentence: "Any slices: slow to learn from, and the fairest to measure by." },
 ];
 
 /** The workspace at that slice. */
