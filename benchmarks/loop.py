@@ -6,6 +6,7 @@
 IMAGES is a folder with ``image/`` and ``label/`` (label maps of the same names, PATIENT_SLICE.png)
 of abdominal CT, as IMIS-Bench gives BTCV; the manifest.csv beside it says who is for validation,
 and those judge.
+
 It begins with the shipped model that has never seen abdominal CT. Robots delineate by the same
 socket as people: the first point in the middle of the structure, further ones in the middle of what
 is most wrong, and what three points do not reach is drawn. Twenty slices of the other patients are

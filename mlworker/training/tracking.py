@@ -7,7 +7,6 @@ is logged and lost: nobody's model waits for a tracking server.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +20,6 @@ logger = logging.getLogger(__name__)
 EXPERIMENT: Final = "delineate"
 RUN_TAG: Final = "delineate.run_id"
 _ENDS: Final[Mapping[str, str]] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-# MLflow's own settings: it would try for minutes.
-_IMPATIENT: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
 
 def listener(address: str, *, run_id: str, parameters: Mapping[str, object]) -> Listener | None:
@@ -30,13 +27,19 @@ def listener(address: str, *, run_id: str, parameters: Mapping[str, object]) -> 
 
     A run that goes on is told to the same run of MLflow's.
     """
-    for name, value in _IMPATIENT.items():
-        os.environ.setdefault(name, value)
     try:
-        from mlflow import MlflowClient  # noqa: PLC0415 (an extra: delineate[mlflow])
+        # An extra: delineate[mlflow].
+        from mlflow import MlflowClient, environment_variables  # noqa: PLC0415
     except ImportError:
         logger.warning("MLFLOW_TRACKING_URI is set, but mlflow-skinny is not installed")
         return None
+    impatient: list[tuple[Any, int]] = [  # it would try for minutes
+        (environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES, 1),
+        (environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT, 5),
+    ]
+    for setting, value in impatient:
+        if not setting.is_set():
+            setting.set(value)
     try:
         return _Tracked(MlflowClient(address), run_id=run_id, parameters=parameters)
     except Exception as error:  # whatever a server or the way to it can do

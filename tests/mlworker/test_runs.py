@@ -26,6 +26,7 @@ from mlworker.contract.learning import (
     EvaluationProgress,
     EvaluationResults,
     FineTune,
+    LearningSet,
     Recipe,
     TrainingEnded,
     TrainingProgress,
@@ -137,7 +138,7 @@ def test_a_lost_last_word_is_said_again_without_learning_anew(runs, told, parent
 
 
 def test_who_is_held_out_is_not_even_read(runs, told, store, parent, data):
-    store.remove("studies/2.npy")
+    store.remove(_pixels_of(data, 2, store=store))
     runs.take(fine_tuning(parent, data))
     wait_until(lambda: ends(told))
     assert ends(told)[0].state == "finished"
@@ -211,7 +212,7 @@ def test_what_cannot_be_learnt_from_is_said_by_name(runs, told, store, parent, d
     runs.take(fine_tuning(parent, data.model_copy(update={"digest": "0" * 64})))
     runs.take(fine_tuning("0" * 64, data))
     wait_until(lambda: len(ends(told)) == 2)
-    store.put("studies/0.npy", pack_array(np.zeros((48, 64), np.int16)))
+    store.put(_pixels_of(data, 0, store=store), pack_array(np.zeros((48, 64), np.int16)))
     runs.take(fine_tuning(parent, data))
     wait_until(lambda: len(ends(told)) == 3)
     assert [each.code for each in ends(told)] == [
@@ -220,6 +221,11 @@ def test_what_cannot_be_learnt_from_is_said_by_name(runs, told, store, parent, d
         "artifact_invalid",
     ]
     assert all(each.message for each in ends(told))
+
+
+def _pixels_of(data, number, *, store):
+    """The object key of a slice of the set."""
+    return LearningSet.model_validate_json(store.get(data.key)).items[number].image.pixels_key
 
 
 def _evaluation(*models, data, **more):
