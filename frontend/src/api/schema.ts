@@ -901,7 +901,7 @@ export interface paths {
         };
         /**
          * Get Run Log
-         * @description A run's events and its curves for TensorBoard, zipped; 404 no_log.
+         * @description A run's events and its curves for TensorBoard, zipped; 409 no_log.
          */
         get: operations["delineate_learning_api_get_run_log"];
         put?: never;

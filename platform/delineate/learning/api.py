@@ -355,7 +355,7 @@ def get_run(request: HttpRequest, run_id: UUID) -> dict[str, object]:
     },
 )
 def get_run_log(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """A run's events and its curves for TensorBoard, zipped; 404 no_log."""
+    """A run's events and its curves for TensorBoard, zipped; 409 no_log."""
     run = selectors.run_for(_user(request), run_id)
     return HttpResponse(
         selectors.run_log(run),

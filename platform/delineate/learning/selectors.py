@@ -128,7 +128,7 @@ def run_details(run: TrainingRun) -> dict[str, Any]:
 
 
 def run_log(run: TrainingRun) -> bytes:
-    """A run's events and its curves for TensorBoard, as a zip; NotFound ``no_log``."""
+    """A run's events and its curves for TensorBoard, as a zip; Conflict ``no_log``."""
     prefix = run_prefix(str(run.id))
     kept = [
         key
@@ -136,7 +136,7 @@ def run_log(run: TrainingRun) -> bytes:
         if key.startswith(f"{prefix}tensorboard/") or key == f"{prefix}events.jsonl"
     ]
     if not kept:
-        raise NotFound("The run has not told anything yet.", code="no_log")
+        raise Conflict("The run has not told anything yet.", code="no_log")
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for key in sorted(kept):
