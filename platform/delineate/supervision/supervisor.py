@@ -125,10 +125,11 @@ class Supervisor:
                 await asyncio.sleep(POLL_S)
         finally:
             found_dead.cancel()
+            is_silent = process.poll() is None  # asked before it is ended, which may be quick
             if not kept.stopping:
                 # Also when it ended by itself: its own children may still be there.
                 end_family(process, signal.SIGKILL)
-        if process.poll() is None:
+        if is_silent:
             while process.poll() is None:
                 await asyncio.sleep(POLL_S)
             return "gave no sign of life and was ended"
