@@ -20,6 +20,7 @@ from delineate.audit import log as audit
 from delineate.learning.models import Agreement, DriftNotice
 from delineate.projects.models import Project
 from delineate.registry.models import ModelVersion
+from delineate.registry.selectors import default_model
 from mlworker.contract import masks
 from mlworker.contract.masks import Mask, RunLengths
 
@@ -148,7 +149,7 @@ def _answered(project: Project) -> list[tuple[ModelVersion, datetime, datetime |
     """Each model's time, the default model's first."""
     deployments = list(project.deployments.select_related("model").order_by("since"))
     found = [(each.model, each.since, each.until) for each in deployments]
-    default = ModelVersion.objects.filter(is_default=True).first()
+    default = default_model()
     if default is not None:
         until = deployments[0].since if deployments else None
         found.insert(0, (default, project.created_at, until))

@@ -27,7 +27,7 @@ from delineate.projects.locking import lock
 from delineate.projects.models import Project
 from delineate.registry.jobs import deploy
 from delineate.registry.models import Deployment, ModelVersion
-from delineate.registry.selectors import active_digest
+from delineate.registry.selectors import active_digest, default_model
 from delineate.studies import encoding
 from delineate.studies.models import Encoding, Slice
 from delineate.studies.selectors import not_held
@@ -80,7 +80,7 @@ def roll_back_target(project: Project) -> ModelVersion | None:
     for deployment in closed:
         if deployment.model_id != active:
             return deployment.model
-    default = ModelVersion.objects.filter(is_default=True).first()
+    default = default_model()
     return default if default is not None and default.digest != active else None
 
 

@@ -43,7 +43,7 @@ from delineate.projects.locking import lock
 from delineate.projects.models import Project
 from delineate.registry.jobs import register
 from delineate.registry.models import ModelVersion
-from delineate.registry.selectors import active_model
+from delineate.registry.selectors import active_model, default_model
 from mlworker.contract.learning import (
     Evaluate,
     EvaluationEnded,
@@ -458,7 +458,7 @@ def _registered(run: TrainingRun, made: NewCheckpoint) -> ModelVersion:
 
 def _parent(project: Project, settings: LearningSettings) -> ModelVersion:
     if settings.parent == Parent.DEFAULT:
-        default = ModelVersion.objects.filter(is_default=True).first()
+        default = default_model()
         if default is not None:
             return default
     return active_model(project)

@@ -21,7 +21,7 @@ from delineate.audit import log as audit
 from delineate.errors import DelineateError, Invalid, NotFound, Unavailable
 from delineate.projects.models import Project
 from delineate.registry.models import Deployment, ModelUpload, ModelVersion
-from delineate.registry.selectors import active_digest
+from delineate.registry.selectors import active_digest, default_model
 from mlworker.contract.messages import (
     AddCheckpoint,
     CheckpointAdded,
@@ -101,14 +101,14 @@ def register(added: CheckpointAdded, *, name: str, by: User | None = None) -> Mo
             trained=model.trained,
             origin=model.origin,
         )
-        if not ModelVersion.objects.filter(is_default=True).exists():
+        if default_model() is None:
             let_answer(model, by=by)
     return model
 
 
 def let_answer(model: ModelVersion, *, by: User | None) -> None:
     """Make a model the default; in a transaction that holds ``lock_models``."""
-    previous = ModelVersion.objects.filter(is_default=True).first()
+    previous = default_model()
     if previous is not None:
         previous.is_default = False
         previous.save(update_fields=["is_default"])
