@@ -13,8 +13,8 @@ from django.db.models import Exists, OuterRef, QuerySet
 from delineate import storage
 from delineate.annotation.models import MaskRevision
 from delineate.jobs import JobState
-from delineate.learning.lineage import ancestors
-from delineate.learning.models import Part, Snapshot, SnapshotItem, TrainingRun
+from delineate.learning.lineage import learnt_items
+from delineate.learning.models import Snapshot, SnapshotItem
 from delineate.registry.models import ModelVersion
 
 ENDED: Final = (JobState.DONE, JobState.FAILED)
@@ -22,7 +22,8 @@ ENDED: Final = (JobState.DONE, JobState.FAILED)
 
 def sweep() -> None:
     """Remove the sets of those who are gone, and results that show their masks."""
-    for snapshot in Snapshot.objects.filter(id__in=_gone().values("snapshot")):
+    gone = _gone(SnapshotItem.objects.all())
+    for snapshot in Snapshot.objects.filter(id__in=gone.values("snapshot")):
         if storage.exists(snapshot.key):
             storage.delete(snapshot.key)
         shown = [run.results_key for run in snapshot.runs.filter(state__in=ENDED)]
@@ -33,11 +34,10 @@ def sweep() -> None:
 
 def has_learnt_from_erased(model: ModelVersion) -> bool:
     """Whether a model, or one that it was made from, learnt from somebody whose masks are gone."""
-    runs = TrainingRun.objects.filter(candidate__in=list(ancestors(model)))
-    return _gone().filter(part=Part.TRAIN, snapshot__in=runs.values("snapshot")).exists()
+    return _gone(learnt_items(model)).exists()
 
 
-def _gone() -> QuerySet[SnapshotItem]:
-    """Items whose revision was deleted, with its study or its subject."""
+def _gone(items: QuerySet[SnapshotItem]) -> QuerySet[SnapshotItem]:
+    """Those whose revision was deleted, with its study or its subject."""
     revision = MaskRevision.objects.filter(id=OuterRef("revision_id"))
-    return SnapshotItem.objects.filter(~Exists(revision))
+    return items.filter(~Exists(revision))
