@@ -83,6 +83,11 @@ class LearningSettings(models.Model):
     def __str__(self) -> str:
         return f"learning of {self.project_id}: {self.schedule}"
 
+    @classmethod
+    def of(cls, project: Project) -> LearningSettings:
+        """How a project wants to learn; the defaults until somebody has said."""
+        return cls.objects.filter(project=project).first() or cls(project=project)
+
 
 class SubjectPart(models.Model):
     """The ledger: which part a subject is in, for ever. Append-only, but for held-out by a merge.

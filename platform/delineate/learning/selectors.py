@@ -18,7 +18,15 @@ from delineate.errors import Conflict, NotFound
 from delineate.jobs import JobState
 from delineate.learning import agreement, erased, promotion, snapshot, splits, training
 from delineate.learning.card import card
-from delineate.learning.models import Comparison, Part, Promotion, Ranking, Snapshot, TrainingRun
+from delineate.learning.models import (
+    Comparison,
+    LearningSettings,
+    Part,
+    Promotion,
+    Ranking,
+    Snapshot,
+    TrainingRun,
+)
 from delineate.projects.models import Project
 from delineate.projects.selectors import projects_of
 from delineate.registry.models import ModelVersion
@@ -47,7 +55,7 @@ SETTINGS = (
 
 def learning_of(project: Project) -> dict[str, Any]:
     """How a project learns, and what there is to learn from."""
-    settings = training.settings_of(project)
+    settings = LearningSettings.of(project)
     masks = snapshot.masks_by_subject(project)
     parts = splits.known(project)
     _, sentence = training.due(project)

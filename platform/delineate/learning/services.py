@@ -34,7 +34,7 @@ def change_settings(project: Project, *, wanted: Mapping[str, Any], by: User) ->
     require(by, Action.LEARN, project)
     with transaction.atomic():
         project = lock(project.id)
-        settings = training.settings_of(project)
+        settings = LearningSettings.of(project)
         before = _in_words(settings, wanted)
         for name, value in wanted.items():
             setattr(settings, name, value)

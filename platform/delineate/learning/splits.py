@@ -39,7 +39,7 @@ def assign(project: Project, pseudonyms: Iterable[str]) -> dict[str, Part]:
     wanted = set(pseudonyms)
     parts = known(project)
     _remember(project, {name: parts[name] for name in wanted & parts.keys()})
-    settings = LearningSettings.objects.filter(project=project).first() or LearningSettings()
+    settings = LearningSettings.of(project)
     new: dict[str, Part] = {}
     total, held_out = len(parts), sum(part == Part.HELD_OUT for part in parts.values())
     for name in sorted(wanted - parts.keys(), key=lambda name: _lot(project, name)):

@@ -72,12 +72,6 @@ class RunUnderWay(Conflict):
     code = "run_under_way"
 
 
-def settings_of(project: Project) -> LearningSettings:
-    """How the project wants to learn; the defaults until somebody has said."""
-    found = LearningSettings.objects.filter(project=project).first()
-    return found or LearningSettings(project=project)
-
-
 def new_masks(project: Project) -> int:
     """How many masks of reviewed tasks were accepted since the last run began."""
     last = project.runs.aggregate(last=Max("created_at"))["last"]
@@ -94,7 +88,7 @@ def new_masks(project: Project) -> int:
 
 def due(project: Project, *, now: datetime | None = None) -> tuple[bool, str]:
     """Whether a run is to begin by itself, and what it waits for, in a sentence."""
-    settings, now = settings_of(project), now or timezone.now()
+    settings, now = LearningSettings.of(project), now or timezone.now()
     if settings.schedule == Schedule.OFF:
         return False, "Runs begin by hand only."
     if project.runs.filter(state__in=UNDER_WAY).exists():
@@ -124,7 +118,7 @@ def begin(project: Project, *, by: User | None) -> TrainingRun:
     """Owe a run; raises RunUnderWay, NothingToLearn, Conflict ``no_model``."""
     with transaction.atomic():
         project = lock(project.id)
-        settings = settings_of(project)
+        settings = LearningSettings.of(project)
         parent = _parent_of_next(project, settings)
         last = project.runs.aggregate(last=Max("number"))["last"]
         run = TrainingRun.objects.create(
@@ -150,7 +144,7 @@ def begin(project: Project, *, by: User | None) -> TrainingRun:
 def refusal(project: Project) -> str | None:
     """Why no run can be begun now, in a sentence; None where one can."""
     try:
-        _parent_of_next(project, settings_of(project))
+        _parent_of_next(project, LearningSettings.of(project))
     except Conflict as refused:
         return refused.sentence
     return None
@@ -283,7 +277,7 @@ def judge(run: TrainingRun, results: EvaluationResults) -> gate.Judgement:
     """What the gate says of a run's candidate."""
     assert run.candidate is not None, "a run is judged when it has one"
     assert run.opponent is not None, "and somebody to be judged against"
-    settings = settings_of(run.project)
+    settings = LearningSettings.of(run.project)
     aliases = dict(run.project.subject_aliases.values_list("pseudonym", "subject__pseudonym"))
     rows = [
         row.model_copy(update={"subject": aliases.get(row.subject, row.subject)})
@@ -303,7 +297,7 @@ def _judge(run: TrainingRun, results: EvaluationResults) -> None:
     judgement = judge(run, results)
     run.verdict, run.judgement = judgement.verdict, judgement.model_dump(mode="json")
     _end(run, judgement.sentence)
-    if run.verdict == Verdict.BETTER and settings_of(run.project).automatic:
+    if run.verdict == Verdict.BETTER and LearningSettings.of(run.project).automatic:
         assert run.candidate is not None, "it was judged"
         promotion.begin(run.project, run.candidate, change="promote", by=None, run=run)
 
