@@ -36,13 +36,13 @@ from benchmarks.vit_b import (
     served_encoder,
     served_predictor,
 )
+from mlworker.contract.masks import dice
 from mlworker.contract.messages import Box, Point
 from mlworker.inference.encoder import Encoding, Precision, computes_bfloat16
 from mlworker.model import sam_med2d
 from mlworker.model.checkpoint import load_strictly
 from mlworker.model.product import Linear
 from mlworker.training import simulate
-from mlworker.training.metrics import dice
 
 Mask = npt.NDArray[np.bool_]
 

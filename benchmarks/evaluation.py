@@ -36,6 +36,7 @@ from benchmarks.vit_b import (
     served_encoder,
     served_predictor,
 )
+from mlworker.contract.masks import dice
 from mlworker.contract.messages import Box
 from mlworker.inference.encoder import Encoding
 from mlworker.inference.predictor import Prompt
@@ -44,7 +45,7 @@ from mlworker.model.checkpoint import load_strictly
 from mlworker.training import simulate
 from mlworker.training.asking import Model
 from mlworker.training.evaluate import Plan, evaluate
-from mlworker.training.metrics import dice, iou_of
+from mlworker.training.metrics import iou_of
 from mlworker.training.pictures import read_image, read_mask
 from mlworker.training.samples import Sample, by_image, read_image2label, read_label2image
 

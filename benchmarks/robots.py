@@ -26,8 +26,7 @@ import numpy.typing as npt
 import websockets
 
 from mlworker.contract import masks
-from mlworker.contract.masks import RunLengths
-from mlworker.training.metrics import dice
+from mlworker.contract.masks import RunLengths, dice
 from mlworker.training.prompts import worst_point
 
 CLI: Final = (sys.executable, "-c", "from delineate.cli import main; exit(main())")

@@ -67,3 +67,10 @@ def empty(height: int, width: int) -> RunLengths:
 def compose(proposal: Mask, *, drawn: Mask, erased: Mask) -> Mask:
     """What the annotator sees: pixels drawn or erased by hand win over the model's proposal."""
     return (proposal | drawn) & ~erased
+
+
+def dice(predicted: Mask, truth: Mask) -> float:
+    """Twice the overlap, of both areas; 1 where both are empty."""
+    assert predicted.shape == truth.shape
+    areas = int(np.count_nonzero(predicted)) + int(np.count_nonzero(truth))
+    return 2 * int(np.count_nonzero(predicted & truth)) / areas if areas else 1.0

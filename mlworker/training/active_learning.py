@@ -28,6 +28,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from mlworker.contract.masks import dice
 from mlworker.contract.ranking import ASK_THE_MODEL, STRATEGIES, Annotated, Candidate, Strategy
 from mlworker.contract.ranking import rank as choose
 from mlworker.inference.encoder import Encoding
@@ -38,7 +39,6 @@ from mlworker.model.checkpoint import Checkpoint, digest_of_file
 from mlworker.model.sam_med2d import SamMed2D
 from mlworker.training.asking import Model, Session, Target, answers
 from mlworker.training.dataset import Dataset
-from mlworker.training.metrics import dice
 from mlworker.training.page import document
 from mlworker.training.pictures import read_image, read_mask
 from mlworker.training.plots import Series, legend, line_plot

@@ -23,11 +23,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mlworker.contract.masks import dice
 from mlworker.contract.messages import Box, Point
 from mlworker.inference.encoder import Encoding
 from mlworker.inference.geometry import Rgb
 from mlworker.inference.predictor import Prediction, Prompt
-from mlworker.training.metrics import dice
 from mlworker.training.prompts import Prompts, error_point, worst_point
 
 Mask = npt.NDArray[np.bool_]

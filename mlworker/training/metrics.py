@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
+from mlworker.contract.masks import dice
+
 Mask = npt.NDArray[np.bool_]
 Number = TypeVar("Number", float, npt.NDArray[np.float64])
 Spacing = tuple[float, float]  # of a pixel, x and y
@@ -65,13 +67,6 @@ def score(
         close = np.count_nonzero(there <= tolerance) + np.count_nonzero(back <= tolerance)
         surface_dice = close / (there.size + back.size)
     return Scores(overlap, iou_of(overlap), hd95, surface_dice)
-
-
-def dice(predicted: Mask, truth: Mask) -> float:
-    """Twice the overlap, of both areas; 1 where both are empty."""
-    assert predicted.shape == truth.shape
-    areas = int(np.count_nonzero(predicted)) + int(np.count_nonzero(truth))
-    return 2 * int(np.count_nonzero(predicted & truth)) / areas if areas else 1.0
 
 
 def iou_of(dice: Number) -> Number:

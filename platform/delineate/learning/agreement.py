@@ -22,7 +22,7 @@ from delineate.projects.models import Project
 from delineate.registry.models import ModelVersion
 from delineate.registry.selectors import default_model
 from mlworker.contract import masks
-from mlworker.contract.masks import Mask, RunLengths
+from mlworker.contract.masks import RunLengths
 
 AT_ONCE: Final = 300
 # A week falls when its mean is so much below that of the weeks before, both of enough masks.
@@ -70,12 +70,6 @@ def fallen(project: Project, *, today: date) -> list[str]:
     """What leads are to look at: a sentence for each label or scanner that fell lately."""
     lately = project.drift_notices.filter(week__gte=_monday(today) - NEWS)
     return [f"{notice.name}: {notice.sentence}" for notice in lately]
-
-
-def dice_of(one: Mask, other: Mask) -> float:
-    """Of two masks of one size; 1 where both are empty."""
-    total = int(one.sum()) + int(other.sum())
-    return 2 * int((one & other).sum()) / total if total else 1.0
 
 
 def periods(project: Project) -> list[dict[str, Any]]:
@@ -167,7 +161,7 @@ def _agreement(revision: MaskRevision) -> Agreement:
             masks.decode(RunLengths.model_validate(each))
             for each in (revision.first_proposal, revision.mask)
         )
-        dice = dice_of(first, last)
+        dice = masks.dice(first, last)
     prompts = revision.prompts or {}
     header = revision.slice.instance.header
     scanner = " ".join(filter(None, (_text(header, _MANUFACTURER), _text(header, _MODEL_NAME))))

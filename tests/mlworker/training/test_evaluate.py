@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlworker.contract.masks import dice
 from mlworker.contract.messages import Box, Point
 from mlworker.training.evaluate import NothingToEvaluate, Plan, evaluate, side_by_side
-from mlworker.training.metrics import dice
 from mlworker.training.prompts import PromptFile
 from mlworker.training.rivals import RIVALS
 from mlworker.training.samples import Sample, read_label2image

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from mlworker.training.metrics import Scores, dice, iou_of, outline, score
+from mlworker.contract.masks import dice
+from mlworker.training.metrics import Scores, iou_of, outline, score
 
 
 def square(left: int, top: int, side: int = 6):
