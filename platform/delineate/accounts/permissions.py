@@ -1,11 +1,18 @@
-"""What a token may not do, although the person it acts as may."""
+"""Who asks, and what a token may not do although the person it acts as may."""
 
 from __future__ import annotations
 
 from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest
 
 from delineate.accounts.models import User
 from delineate.errors import NotAllowed
+
+
+def user_of(request: HttpRequest) -> User:
+    """Who asks; for routes behind a session, which are all but the way in."""
+    assert isinstance(request.user, User), "every route wants a session"
+    return request.user
 
 
 def require_in_person(user: User | AnonymousUser) -> None:

@@ -10,6 +10,7 @@ from ninja import Router, Schema, Status
 from pydantic import ConfigDict, Field
 
 from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.annotation import selectors, services, transitions
 from delineate.annotation.drafts import DraftAction, DraftChanges, DraftState
 from delineate.annotation.models import Draft, MaskRevision, Operation, Review, Task
@@ -207,14 +208,14 @@ class CommentIn(Schema):
 @router.get("/projects/{project_id}/progress", response=Progress)
 def get_progress(request: HttpRequest, project_id: UUID) -> dict[str, object]:
     """How the project stands."""
-    project = project_for(_user(request), project_id)
+    project = project_for(user_of(request), project_id)
     return selectors.progress_of(project, model_digest=active_digest(project))
 
 
 @router.get("/projects/{project_id}/subjects", response=list[SubjectOut])
 def list_subjects(request: HttpRequest, project_id: UUID) -> list[SubjectOut]:
     """The project's subjects."""
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     require(user, Action.MANAGE_SUBJECTS, project)
     masks = selectors.masks_by_subject(project)
@@ -238,7 +239,7 @@ def list_subjects(request: HttpRequest, project_id: UUID) -> list[SubjectOut]:
 @router.get("/projects/{project_id}/tasks", response=list[TaskSummary])
 def list_tasks(request: HttpRequest, project_id: UUID) -> list[TaskSummary]:
     """The project's tasks in the order of their studies."""
-    project = project_for(_user(request), project_id)
+    project = project_for(user_of(request), project_id)
     tasks = selectors.tasks_of(project, model_digest=active_digest(project))
     return [_summary(task) for task in tasks]
 
@@ -246,14 +247,14 @@ def list_tasks(request: HttpRequest, project_id: UUID) -> list[TaskSummary]:
 @router.post("/series/{series_id}/task", response=TaskSummary)
 def post_series_task(request: HttpRequest, series_id: UUID) -> TaskSummary:
     """The series' task, opened if need be."""
-    user = _user(request)
+    user = user_of(request)
     return _summary_of(services.open_task(series_for(user, series_id), by=user))
 
 
 @router.get("/tasks/{task_id}", response=TaskDetail)
 def get_task(request: HttpRequest, task_id: UUID) -> TaskDetail:
     """A task with its slices, labels, drafts and masks."""
-    user = _user(request)
+    user = user_of(request)
     return _detail(selectors.task_for(user, task_id), user=user)
 
 
@@ -266,7 +267,7 @@ def get_journal(
     request: HttpRequest, task_id: UUID, slice_id: UUID, label_id: UUID
 ) -> list[Operation]:
     """What was done to a draft, in order: an undo list can be rebuilt from it."""
-    task = selectors.task_for(_user(request), task_id)
+    task = selectors.task_for(user_of(request), task_id)
     return list(
         Operation.objects.filter(
             draft__task=task, draft__slice_id=slice_id, draft__label_id=label_id
@@ -277,7 +278,7 @@ def get_journal(
 @router.post("/tasks/{task_id}/revisions", response={201: RevisionOut})
 def post_revision(request: HttpRequest, task_id: UUID, body: AcceptIn) -> Status[MaskRevision]:
     """Accept the mask on screen."""
-    user = _user(request)
+    user = user_of(request)
     return Status(
         201,
         services.accept_draft(
@@ -296,7 +297,7 @@ def list_revisions(
     request: HttpRequest, task_id: UUID, slice_id: UUID, label_id: UUID
 ) -> list[MaskRevision]:
     """Every mask that was ever accepted for a slice and label."""
-    task = selectors.task_for(_user(request), task_id)
+    task = selectors.task_for(user_of(request), task_id)
     revisions = task.revisions.filter(slice_id=slice_id, label_id=label_id)
     return list(revisions.select_related("by"))
 
@@ -304,14 +305,14 @@ def list_revisions(
 @router.post("/tasks/{task_id}/submit", response=TaskSummary)
 def post_submit(request: HttpRequest, task_id: UUID) -> TaskSummary:
     """Hand the task to its reviewer."""
-    user = _user(request)
+    user = user_of(request)
     return _summary_of(services.submit(selectors.task_for(user, task_id), by=user))
 
 
 @router.post("/tasks/{task_id}/accept", response=TaskSummary)
 def post_accept(request: HttpRequest, task_id: UUID, body: CommentIn) -> TaskSummary:
     """Accept a submitted task."""
-    user = _user(request)
+    user = user_of(request)
     task = selectors.task_for(user, task_id)
     return _summary_of(services.accept(task, comment=body.comment, by=user))
 
@@ -319,7 +320,7 @@ def post_accept(request: HttpRequest, task_id: UUID, body: CommentIn) -> TaskSum
 @router.post("/tasks/{task_id}/return", response=TaskSummary)
 def post_return(request: HttpRequest, task_id: UUID, body: CommentIn) -> TaskSummary:
     """Send a submitted task back, saying why."""
-    user = _user(request)
+    user = user_of(request)
     task = selectors.task_for(user, task_id)
     return _summary_of(services.return_(task, comment=body.comment, by=user))
 
@@ -327,7 +328,7 @@ def post_return(request: HttpRequest, task_id: UUID, body: CommentIn) -> TaskSum
 @router.post("/tasks/{task_id}/reopen", response=TaskSummary)
 def post_reopen(request: HttpRequest, task_id: UUID) -> TaskSummary:
     """Take an accepted task up again."""
-    user = _user(request)
+    user = user_of(request)
     return _summary_of(services.reopen(selectors.task_for(user, task_id), by=user))
 
 
@@ -425,8 +426,3 @@ def _draft(draft: Draft) -> DraftOut:
 
 def _erasure(erasure: Erasure | None) -> ErasureOut | None:
     return None if erasure is None else ErasureOut.from_orm(erasure)
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User), "every route wants a session"
-    return request.user

@@ -9,7 +9,7 @@ from django.http import FileResponse, HttpRequest
 from ninja import Router, Schema, Status
 from pydantic import ConfigDict
 
-from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.exports import selectors, services
 from delineate.exports.models import Export, Format
 from delineate.jobs import JobState
@@ -58,7 +58,7 @@ class ExportOut(Schema):
 @router.post("/projects/{project_id}/exports", response={201: ExportOut})
 def post_export(request: HttpRequest, project_id: UUID, new: ExportIn) -> Status[Export]:
     """Export the project's accepted masks; 409 nothing_to_export."""
-    user = _user(request)
+    user = user_of(request)
     export = services.request_export(
         project_for(user, project_id), format=new.format, reviewed_only=new.reviewed_only, by=user
     )
@@ -68,7 +68,7 @@ def post_export(request: HttpRequest, project_id: UUID, new: ExportIn) -> Status
 @router.get("/projects/{project_id}/exports", response=list[ExportOut])
 def list_exports(request: HttpRequest, project_id: UUID) -> list[Export]:
     """The project's exports, newest first."""
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     require(user, Action.VIEW, project)
     return list(project.exports.all()[:LISTED_AT_MOST])
@@ -77,7 +77,7 @@ def list_exports(request: HttpRequest, project_id: UUID) -> list[Export]:
 @router.get("/exports/{export_id}", response=ExportOut)
 def get_export(request: HttpRequest, export_id: UUID) -> Export:
     """One export."""
-    return selectors.export_for(_user(request), export_id)
+    return selectors.export_for(user_of(request), export_id)
 
 
 @router.get(
@@ -94,7 +94,7 @@ def get_export(request: HttpRequest, export_id: UUID) -> Export:
 )
 def get_file(request: HttpRequest, export_id: UUID) -> FileResponse:
     """The finished export as a zip; 409 not_ready."""
-    user = _user(request)
+    user = user_of(request)
     export = selectors.export_for(user, export_id)
     file = services.open_file(export, by=user)
     response = FileResponse(
@@ -119,7 +119,7 @@ def get_file(request: HttpRequest, export_id: UUID) -> FileResponse:
 )
 def reidentify(request: HttpRequest, export_id: UUID, given: EscrowIn) -> FileResponse:
     """The finished export with its patients' identities; 409 no_escrow, 422 escrow_wrong_key."""
-    user = _user(request)
+    user = user_of(request)
     export = selectors.export_for(user, export_id)
     file = services.reidentify(export, escrow=given.escrow, by=user)
     response = FileResponse(
@@ -130,8 +130,3 @@ def reidentify(request: HttpRequest, export_id: UUID, given: EscrowIn) -> FileRe
     )
     response["Cache-Control"] = "private, no-store"
     return response
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User), "every route wants a session"
-    return request.user

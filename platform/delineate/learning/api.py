@@ -10,7 +10,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse
 from ninja import Router, Schema, Status
 from pydantic import ConfigDict, Field
 
-from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.jobs import JobState
 from delineate.learning import selectors, services
 from delineate.learning.models import (
@@ -293,7 +293,7 @@ class DriftLine(Schema):
 @router.get("/projects/{project_id}/learning", response=LearningOut)
 def get_learning(request: HttpRequest, project_id: UUID) -> dict[str, object]:
     """How the project learns."""
-    return selectors.learning_of(project_for(_user(request), project_id))
+    return selectors.learning_of(project_for(user_of(request), project_id))
 
 
 @router.put("/projects/{project_id}/learning/settings", response=LearningSettingsIn)
@@ -301,7 +301,7 @@ def put_settings(
     request: HttpRequest, project_id: UUID, wanted: LearningSettingsIn
 ) -> LearningSettings:
     """Change how the project learns; for leads."""
-    user = _user(request)
+    user = user_of(request)
     return services.change_settings(
         project_for(user, project_id), wanted=wanted.model_dump(), by=user
     )
@@ -310,13 +310,13 @@ def put_settings(
 @router.get("/projects/{project_id}/learning/parts", response=list[SubjectPartOut])
 def list_parts(request: HttpRequest, project_id: UUID) -> list[dict[str, object]]:
     """Subjects with accepted masks, and their parts."""
-    return selectors.parts_of(project_for(_user(request), project_id))
+    return selectors.parts_of(project_for(user_of(request), project_id))
 
 
 @router.post("/projects/{project_id}/learning/parts", response=list[SubjectPartOut])
 def post_parts(request: HttpRequest, project_id: UUID, given: PartIn) -> list[dict[str, object]]:
     """Give subjects their part, as a published split wants it; 409 part_given. For leads."""
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     services.give_part(project, pseudonyms=given.pseudonyms, part=given.part, by=user)
     return selectors.parts_of(project)
@@ -331,7 +331,7 @@ def list_runs(request: HttpRequest, project_id: UUID) -> list[dict[str, object]]
 @router.post("/projects/{project_id}/runs", response={201: RunOut})
 def post_run(request: HttpRequest, project_id: UUID) -> Status[dict[str, object]]:
     """Begin a run now; 409 nothing_to_learn, run_under_way. For leads."""
-    user = _user(request)
+    user = user_of(request)
     run = services.start_run(project_for(user, project_id), by=user)
     return Status(201, selectors.run_line(run))
 
@@ -339,7 +339,7 @@ def post_run(request: HttpRequest, project_id: UUID) -> Status[dict[str, object]
 @router.get("/runs/{run_id}", response=RunDetails)
 def get_run(request: HttpRequest, run_id: UUID) -> dict[str, object]:
     """One run with its curve, log and judgement."""
-    return selectors.run_details(selectors.run_for(_user(request), run_id))
+    return selectors.run_details(selectors.run_for(user_of(request), run_id))
 
 
 @router.get(
@@ -356,7 +356,7 @@ def get_run(request: HttpRequest, run_id: UUID) -> dict[str, object]:
 )
 def get_run_log(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """A run's events and its curves for TensorBoard, zipped; 409 no_log."""
-    run = selectors.run_for(_user(request), run_id)
+    run = selectors.run_for(user_of(request), run_id)
     return HttpResponse(
         selectors.run_log(run),
         content_type="application/zip",
@@ -367,7 +367,7 @@ def get_run_log(request: HttpRequest, run_id: UUID) -> HttpResponse:
 @router.post("/runs/{run_id}/cancel", response=RunOut)
 def cancel_run(request: HttpRequest, run_id: UUID) -> dict[str, object]:
     """Stop a run; 409 run_ended. For leads."""
-    user = _user(request)
+    user = user_of(request)
     return selectors.run_line(services.cancel_run(selectors.run_for(user, run_id), by=user))
 
 
@@ -388,7 +388,7 @@ def post_promotion(
     request: HttpRequest, project_id: UUID, wanted: PromotionIn
 ) -> Status[dict[str, object]]:
     """Let another model answer; 409 already_active, nothing_to_roll_back_to. For leads."""
-    user = _user(request)
+    user = user_of(request)
     promotion = services.promote(
         project_for(user, project_id), digest=wanted.digest, change=wanted.change, by=user
     )
@@ -410,7 +410,7 @@ def post_comparison(
     request: HttpRequest, project_id: UUID, wanted: ComparisonIn
 ) -> Status[dict[str, object]]:
     """Compare two models on the held-out masks; 409 nothing_held_out. For leads."""
-    user = _user(request)
+    user = user_of(request)
     comparison = services.compare(
         project_for(user, project_id),
         first=wanted.first,
@@ -483,7 +483,7 @@ def get_card(request: HttpRequest, project_id: UUID, digest: str) -> HttpRespons
 )
 def get_model_file(request: HttpRequest, project_id: UUID, digest: str) -> FileResponse:
     """The model's checkpoint (safetensors); for leads."""
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     return FileResponse(
         services.open_checkpoint(project, digest=digest, by=user),
@@ -494,16 +494,11 @@ def get_model_file(request: HttpRequest, project_id: UUID, digest: str) -> FileR
 
 
 def _viewed(request: HttpRequest, project_id: UUID) -> Project:
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     require(user, Action.VIEW, project)
     return project
 
 
 def _comparison(request: HttpRequest, comparison_id: UUID) -> Comparison:
-    return selectors.comparison_for(_user(request), comparison_id)
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User), "every route wants a session"
-    return request.user
+    return selectors.comparison_for(user_of(request), comparison_id)

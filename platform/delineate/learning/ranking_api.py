@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from ninja import Router, Schema, Status
 from pydantic import ConfigDict
 
-from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.jobs import JobState
 from delineate.learning import ranking, selectors
 from delineate.learning.models import Strategy
@@ -61,7 +61,7 @@ class RankedSliceOut(Schema):
 @router.get("/projects/{project_id}/rankings", response=list[RankingOut])
 def list_rankings(request: HttpRequest, project_id: UUID) -> list[dict[str, object]]:
     """The project's last rankings, the newest first."""
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     require(user, Action.VIEW, project)
     return [selectors.ranking_line(each) for each in selectors.rankings_of(project)]
@@ -72,7 +72,7 @@ def post_ranking(
     request: HttpRequest, project_id: UUID, wanted: RankingIn
 ) -> Status[dict[str, object]]:
     """Rank what is not annotated; 409 ranking_under_way, nothing_to_rank, no_model. For leads."""
-    user = _user(request)
+    user = user_of(request)
     begun = ranking.begin(project_for(user, project_id), strategy=wanted.strategy, by=user)
     return Status(201, selectors.ranking_line(begun))
 
@@ -80,12 +80,7 @@ def post_ranking(
 @router.get("/rankings/{ranking_id}/slices", response=list[RankedSliceOut])
 def list_ranked(request: HttpRequest, ranking_id: UUID, limit: int = 50) -> list[dict[str, object]]:
     """The slices to annotate first; none before the ranking is done."""
-    user = _user(request)
+    user = user_of(request)
     found = selectors.ranking_for(user, ranking_id)
     require(user, Action.VIEW, found.project)
     return selectors.ranked_slices(found, limit=max(1, min(limit, ranking.KEPT)))
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User), "every route wants a session"
-    return request.user

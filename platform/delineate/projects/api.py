@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from delineate.accounts.api import NO_NUL
 from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.audit.models import Event
 from delineate.projects import selectors, services
 from delineate.projects.escrow import EscrowFile
@@ -135,7 +136,7 @@ class MemberChange(Schema):
 @router.get("/projects", response=list[ProjectSummary])
 def list_projects(request: HttpRequest) -> list[ProjectSummary]:
     """The projects one is a member of, by name."""
-    user = _user(request)
+    user = user_of(request)
     roles = dict(memberships_of(user).values_list("project_id", "role"))
     counted = Project.objects.filter(id__in=roles).annotate(
         member_count=Count("memberships", distinct=True), label_count=Count("labels", distinct=True)
@@ -155,7 +156,7 @@ def list_projects(request: HttpRequest) -> list[ProjectSummary]:
 @router.post("/projects", response=ProjectDetail)
 def create_project(request: HttpRequest, new: ProjectIn) -> ProjectDetail:
     """Make a project and become its lead."""
-    user = _user(request)
+    user = user_of(request)
     labels = [services.NewLabel(label.name, label.color) for label in new.labels]
     project = services.create_project(new.name, labels=labels, identities=new.identities, by=user)
     return _detail(project, user=user)
@@ -164,14 +165,14 @@ def create_project(request: HttpRequest, new: ProjectIn) -> ProjectDetail:
 @router.get("/projects/{project_id}", response=ProjectDetail)
 def get_project(request: HttpRequest, project_id: UUID) -> ProjectDetail:
     """A project with its labels and members."""
-    user = _user(request)
+    user = user_of(request)
     return _detail(selectors.project_for(user, project_id), user=user)
 
 
 @router.patch("/projects/{project_id}", response=ProjectDetail)
 def change_project(request: HttpRequest, project_id: UUID, change: ProjectChange) -> ProjectDetail:
     """Rename a project."""
-    user = _user(request)
+    user = user_of(request)
     project = selectors.project_for(user, project_id)
     return _detail(services.rename_project(project, name=change.name, by=user), user=user)
 
@@ -179,7 +180,7 @@ def change_project(request: HttpRequest, project_id: UUID, change: ProjectChange
 @router.put("/projects/{project_id}/privacy", response=ProjectDetail)
 def change_privacy(request: HttpRequest, project_id: UUID, policy: Policy) -> ProjectDetail:
     """Choose what is kept of who patients are; 409 project_has_studies."""
-    user = _user(request)
+    user = user_of(request)
     project = selectors.project_for(user, project_id)
     return _detail(services.change_privacy(project, policy=policy, by=user), user=user)
 
@@ -187,7 +188,7 @@ def change_privacy(request: HttpRequest, project_id: UUID, policy: Policy) -> Pr
 @router.post("/projects/{project_id}/escrow", response=EscrowFile)
 def begin_escrow(request: HttpRequest, project_id: UUID, response: HttpResponse) -> EscrowFile:
     """Seal identities from now on; the answer is the only copy of the key."""
-    user = _user(request)
+    user = user_of(request)
     file = services.begin_escrow(selectors.project_for(user, project_id), by=user)
     response["Cache-Control"] = "private, no-store"
     response["Content-Disposition"] = f'attachment; filename="{file.file_name}"'
@@ -197,7 +198,7 @@ def begin_escrow(request: HttpRequest, project_id: UUID, response: HttpResponse)
 @router.post("/projects/{project_id}/labels", response=LabelOut)
 def add_label(request: HttpRequest, project_id: UUID, new: LabelIn) -> Label:
     """Add a label."""
-    user = _user(request)
+    user = user_of(request)
     project = selectors.project_for(user, project_id)
     return services.add_label(project, name=new.name, color=new.color, by=user)
 
@@ -205,7 +206,7 @@ def add_label(request: HttpRequest, project_id: UUID, new: LabelIn) -> Label:
 @router.patch("/labels/{label_id}", response=LabelOut)
 def change_label(request: HttpRequest, label_id: UUID, change: LabelChange) -> Label:
     """Rename or recolour a label."""
-    user = _user(request)
+    user = user_of(request)
     label = selectors.label_for(user, label_id)
     return services.change_label(label, name=change.name, color=change.color, by=user)
 
@@ -213,7 +214,7 @@ def change_label(request: HttpRequest, label_id: UUID, change: LabelChange) -> L
 @router.delete("/labels/{label_id}", response={204: None})
 def remove_label(request: HttpRequest, label_id: UUID) -> Status[None]:
     """Remove a label that was never used; 409 label_in_use."""
-    user = _user(request)
+    user = user_of(request)
     services.remove_label(selectors.label_for(user, label_id), by=user)
     return Status(204, None)
 
@@ -221,7 +222,7 @@ def remove_label(request: HttpRequest, label_id: UUID) -> Status[None]:
 @router.post("/projects/{project_id}/members", response=MemberOut)
 def add_member(request: HttpRequest, project_id: UUID, new: MemberIn) -> MemberOut:
     """Add a member; 422 unknown_user."""
-    user = _user(request)
+    user = user_of(request)
     project = selectors.project_for(user, project_id)
     return _member(services.add_member(project, username=new.username, role=new.role, by=user))
 
@@ -231,7 +232,7 @@ def change_member(
     request: HttpRequest, project_id: UUID, user_id: int, change: MemberChange
 ) -> MemberOut:
     """Give a member another role; 409 last_lead."""
-    user = _user(request)
+    user = user_of(request)
     project = selectors.project_for(user, project_id)
     return _member(services.change_member(project, user_id=user_id, role=change.role, by=user))
 
@@ -239,7 +240,7 @@ def change_member(
 @router.delete("/projects/{project_id}/members/{user_id}", response={204: None})
 def remove_member(request: HttpRequest, project_id: UUID, user_id: int) -> Status[None]:
     """End a membership; 409 last_lead."""
-    user = _user(request)
+    user = user_of(request)
     services.remove_member(selectors.project_for(user, project_id), user_id=user_id, by=user)
     return Status(204, None)
 
@@ -252,18 +253,13 @@ def list_events(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> QuerySet[Event]:
     """What was done in the project, the newest first; ``before`` a number gives older ones."""
-    user = _user(request)
+    user = user_of(request)
     project = selectors.project_for(user, project_id)
     require(user, Action.VIEW_AUDIT, project)
     events = Event.objects.filter(project_id=project.id).order_by("-number")
     if before is not None:
         events = events.filter(number__lt=before)
     return events[:limit]
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # the API lets nobody else in
-    return request.user
 
 
 def _detail(project: Project, *, user: User) -> ProjectDetail:

@@ -11,7 +11,7 @@ from ninja.files import UploadedFile
 from pydantic import ConfigDict, Field
 
 from delineate.accounts.api import NO_NUL
-from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.jobs import JobState
 from delineate.projects.selectors import project_for
 from delineate.registry import selectors, services
@@ -90,13 +90,13 @@ class NewModel(Schema):
 @router.get("/projects/{project_id}/model", response=ModelOut)
 def get_model(request: HttpRequest, project_id: UUID) -> ModelVersion:
     """The model that answers prompts in the project; 409 no_model."""
-    return selectors.active_model(project_for(_user(request), project_id))
+    return selectors.active_model(project_for(user_of(request), project_id))
 
 
 @router.get("/models", response=list[ModelDetails])
 def list_models(request: HttpRequest) -> list[ModelVersion]:
     """Every model, the newest first; for administrators."""
-    require_administrator(_user(request))
+    require_administrator(user_of(request))
     return list(selectors.all_models())
 
 
@@ -106,7 +106,7 @@ def post_model(
 ) -> Status[ModelUpload]:
     """Upload a checkpoint; the worker reads it afterwards, see the upload. For administrators."""
     upload = services.receive_checkpoint(
-        file, name=new.name, adapters=new.adapters, by=_user(request)
+        file, name=new.name, adapters=new.adapters, by=user_of(request)
     )
     return Status(201, upload)
 
@@ -114,16 +114,11 @@ def post_model(
 @router.get("/models/uploads", response=list[ModelUploadOut])
 def list_model_uploads(request: HttpRequest) -> list[ModelUpload]:
     """The last uploads of checkpoints and what became of them; for administrators."""
-    require_administrator(_user(request))
+    require_administrator(user_of(request))
     return list(selectors.model_uploads()[:UPLOADS_LISTED_AT_MOST])
 
 
 @router.put("/models/default", response=ModelDetails)
 def put_default_model(request: HttpRequest, chosen: DefaultModel) -> ModelVersion:
     """Let a model answer prompts in every project from now on; for administrators."""
-    return services.make_default(chosen.digest, by=_user(request))
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User), "every route wants a session"
-    return request.user
+    return services.make_default(chosen.digest, by=user_of(request))

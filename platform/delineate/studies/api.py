@@ -11,7 +11,7 @@ from ninja import File, Router, Schema, Status
 from ninja.files import UploadedFile
 from pydantic import ConfigDict
 
-from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.jobs import JobState
 from delineate.projects.selectors import project_for
 from delineate.registry.selectors import active_digest
@@ -185,33 +185,33 @@ def post_upload(
     request: HttpRequest, project_id: UUID, files: File[list[UploadedFile]]
 ) -> Status[Upload]:
     """Upload a zip or single files; ingest goes on afterwards, see the upload's report."""
-    user = _user(request)
+    user = user_of(request)
     return Status(201, services.receive_upload(project_for(user, project_id), files=files, by=user))
 
 
 @router.get("/projects/{project_id}/uploads", response=list[UploadSummary])
 def list_uploads(request: HttpRequest, project_id: UUID) -> list[Upload]:
     """The project's uploads, newest first."""
-    return list(selectors.uploads_of(project_for(_user(request), project_id))[:200])
+    return list(selectors.uploads_of(project_for(user_of(request), project_id))[:200])
 
 
 @router.get("/uploads/{upload_id}", response=UploadOut)
 def get_upload(request: HttpRequest, upload_id: UUID) -> Upload:
     """An upload with the fate of every file."""
-    return selectors.upload_for(_user(request), upload_id)
+    return selectors.upload_for(user_of(request), upload_id)
 
 
 @router.get("/projects/{project_id}/studies", response=list[StudyOut])
 def list_studies(request: HttpRequest, project_id: UUID) -> list[Study]:
     """The project's studies with their series."""
-    project = project_for(_user(request), project_id)
+    project = project_for(user_of(request), project_id)
     return list(selectors.studies_of(project, model_digest=active_digest(project)))
 
 
 @router.delete("/studies/{study_id}", response={204: None})
 def delete_study(request: HttpRequest, study_id: UUID) -> Status[None]:
     """Delete a study with everything that was made of it."""
-    user = _user(request)
+    user = user_of(request)
     services.delete_study(selectors.study_for(user, study_id), by=user)
     return Status(204, None)
 
@@ -219,7 +219,7 @@ def delete_study(request: HttpRequest, study_id: UUID) -> Status[None]:
 @router.post("/subjects/{subject_id}/merge", response=SubjectRef)
 def merge_subjects(request: HttpRequest, subject_id: int, chosen: MergeIn) -> Subject:
     """Make others a part of this subject, for good; 422 nothing_to_merge, subject_elsewhere."""
-    user = _user(request)
+    user = user_of(request)
     into = selectors.subject_for(user, subject_id)
     return subjects.merge(into, others=chosen.others, by=user)
 
@@ -227,11 +227,6 @@ def merge_subjects(request: HttpRequest, subject_id: int, chosen: MergeIn) -> Su
 @router.post("/subjects/{subject_id}/erase", response={202: ErasureOut})
 def erase_subject(request: HttpRequest, subject_id: int, confirmed: EraseIn) -> Status[Erasure]:
     """Erase a subject for good, with everything made of it; 422 confirmation_wrong."""
-    user = _user(request)
+    user = user_of(request)
     subject = selectors.subject_for(user, subject_id)
     return Status(202, subjects.erase(subject, pseudonym=confirmed.pseudonym, by=user))
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User), "every route wants a session"
-    return request.user

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Schema, Status
 from pydantic import ConfigDict, Field
 
-from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.errors import Invalid
 from delineate.jobs import JobState
 from delineate.projects.permissions import Action, require
@@ -140,7 +140,7 @@ class BoxesIn(SeenIn):
 @router.get("/projects/{project_id}/quarantine", response=list[HeldSeriesOut])
 def list_held(request: HttpRequest, project_id: UUID) -> list[Series]:
     """The project's series that wait for somebody to look at them."""
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     require(user, Action.RELEASE, project)
     return list(selectors.held_series(project))
@@ -149,7 +149,7 @@ def list_held(request: HttpRequest, project_id: UUID) -> list[Series]:
 @router.post("/projects/{project_id}/quarantine/release", response=ReleasedOut)
 def post_release_several(request: HttpRequest, project_id: UUID, body: ReleaseIn) -> ReleasedOut:
     """Let several series go as they are; what has been let go, or has grown, is left alone."""
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     seen = {each.series_id: each.slices for each in body.series}
     released = quarantine.release_several(project, seen=seen, by=user)
@@ -159,7 +159,7 @@ def post_release_several(request: HttpRequest, project_id: UUID, body: ReleaseIn
 @router.post("/series/{series_id}/release", response={204: None})
 def post_release(request: HttpRequest, series_id: UUID, body: SeenIn) -> Status[None]:
     """Let a series go as it is; 409 not_held, being_blacked_out, series_grew."""
-    user = _user(request)
+    user = user_of(request)
     quarantine.release(selectors.series_for(user, series_id), slices=body.slices, by=user)
     return Status(204, None)
 
@@ -167,7 +167,7 @@ def post_release(request: HttpRequest, series_id: UUID, body: SeenIn) -> Status[
 @router.post("/series/{series_id}/black-out", response={202: BlackOutOut})
 def post_black_out(request: HttpRequest, series_id: UUID, body: BoxesIn) -> Status[BlackOut]:
     """Black boxes out of a series for good, then let it go; 409 as for letting it go."""
-    user = _user(request)
+    user = user_of(request)
     owed = quarantine.request_black_out(
         selectors.series_for(user, series_id), boxes=body.boxes, slices=body.slices, by=user
     )
@@ -195,7 +195,7 @@ def get_preview(
     brightest: bool = False,
 ) -> HttpResponse:
     """A slice as a small picture, or each pixel as bright as on any slice; 422 too_many_slices."""
-    user = _user(request)
+    user = user_of(request)
     series = selectors.series_for(user, series_id)
     require(user, Action.RELEASE, series.study.project)
     image = _brightest(series) if brightest else _shown(selectors.slice_at(series, index), series)
@@ -225,8 +225,3 @@ def _shown(slice_: Slice, series: Series) -> Picture:
         slice_.slope, slice_.intercept, series.window_centre, series.window_width, slice_.inverted
     )
     return rendering.grey(pixels, shown)
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User), "every route wants a session"
-    return request.user

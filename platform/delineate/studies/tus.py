@@ -19,7 +19,7 @@ from django.urls import reverse
 from django.utils.http import http_date
 from ninja import Router
 
-from delineate.accounts.models import User
+from delineate.accounts.permissions import user_of
 from delineate.config.http import answer
 from delineate.errors import DelineateError, Invalid
 from delineate.jobs import JobState
@@ -83,7 +83,7 @@ def _speaks_tus(
 @router.api_operation(["OPTIONS"], "/projects/{project_id}/transfers", response={204: None})
 def describe_transfers(request: HttpRequest, project_id: UUID) -> HttpResponse:
     """What of the protocol can be used here."""
-    project_for(_user(request), project_id)
+    project_for(user_of(request), project_id)
     return HttpResponse(
         status=204,
         headers={
@@ -100,7 +100,7 @@ def describe_transfers(request: HttpRequest, project_id: UUID) -> HttpResponse:
 @_speaks_tus
 def begin_transfer(request: HttpRequest, project_id: UUID) -> HttpResponse:
     """Begin an upload of ``Upload-Length`` bytes; ``Location`` is where its parts go."""
-    user = _user(request)
+    user = user_of(request)
     project = project_for(user, project_id)
     require(user, Action.UPLOAD, project)  # before the request is judged for what it says
     _refuse_other_versions(request)
@@ -115,7 +115,7 @@ def begin_transfer(request: HttpRequest, project_id: UUID) -> HttpResponse:
 @_speaks_tus
 def ask_of_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
     """``Upload-Offset``: how much of it has come, and where the next part begins."""
-    upload = selectors.transfer_for(_user(request), transfer_id)
+    upload = selectors.transfer_for(user_of(request), transfer_id)
     _refuse_other_versions(request)
     transfers.refuse_if_gone(upload)
     return HttpResponse(
@@ -131,7 +131,7 @@ def ask_of_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
 @_speaks_tus
 def append_to_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
     """Add a part at ``Upload-Offset``; it is durable when this is answered."""
-    upload = selectors.transfer_for(_user(request), transfer_id)
+    upload = selectors.transfer_for(user_of(request), transfer_id)
     _refuse_other_versions(request)
     if request.content_type != PART_TYPE:
         raise WrongType(f"A part is of the type {PART_TYPE}.")
@@ -148,7 +148,7 @@ def append_to_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
 @_speaks_tus
 def discard_transfer(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
     """Cancel an upload that is not complete; its bytes go at once."""
-    user = _user(request)
+    user = user_of(request)
     upload = selectors.transfer_for(user, transfer_id)
     _refuse_other_versions(request)
     transfers.discard(upload, by=user)
@@ -190,8 +190,3 @@ def _checksum(request: HttpRequest) -> Checksum | None:
 def _body(request: HttpRequest) -> Iterator[bytes]:
     """As the server spooled it: never as ``request.body``, which is all of it in memory."""
     return iter(partial(request.read, CHUNK_BYTES), b"")
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User), "every route wants a session"
-    return request.user
