@@ -37,7 +37,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from benchmarks.robots import command_line
+from benchmarks.robots import command_line, signed_in
 from delineate.supervision.ports import reserve
 
 ROUNDS = 5
@@ -151,20 +151,8 @@ def measure_memory(ours: Peer, pid: int) -> None:
 def delineate(url: str, var: Path, dicom_port: int) -> Peer:
     """The running Delineate, with an account, a token and a project for this."""
     password = secrets.token_urlsafe(12)
-    if USERNAME in command_line(var, "user", "list").split():
-        command_line(var, "user", "password", "--password-stdin", USERNAME, stdin=password)
-    else:
-        command_line(var, "user", "add", "--password-stdin", USERNAME, stdin=password)
+    browser = signed_in(url, var, username=USERNAME, password=password, timeout_s=PATIENCE_S)
     token = command_line(var, "user", "token", USERNAME, "--name", "peers").split()[-1]
-    browser = httpx.Client(base_url=url, headers={"Origin": url}, timeout=PATIENCE_S)
-    browser.get("/api/session")
-    signed_in = browser.post(
-        "/api/session",
-        json={"username": USERNAME, "password": password},
-        headers={"X-CSRFToken": browser.cookies["csrftoken"]},
-    )
-    signed_in.raise_for_status()
-    browser.headers["X-CSRFToken"] = browser.cookies["csrftoken"]
     named = {each["name"]: each["id"] for each in browser.get("/api/projects").json()}
     project = (
         named.get(PROJECT) or browser.post("/api/projects", json={"name": PROJECT}).json()["id"]

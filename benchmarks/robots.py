@@ -214,19 +214,26 @@ def under_load(robot: Robot, work: Sequence[tuple[Task, str, Mask]]) -> Iterator
 
 def robot(url: str, var: Path, name: str) -> Robot:
     """An account of that name, signed in; whoever is signed in by that name already is not."""
+    return Robot(signed_in(url, var, username=name, password=PASSWORD, timeout_s=120), url)
+
+
+def signed_in(
+    url: str, var: Path, *, username: str, password: str, timeout_s: float
+) -> httpx.Client:
+    """A client of the HTTP API as an account, which is made, or given this password."""
     known = command_line(var, "user", "list").split()
-    act = ("user", "password") if name in known else ("user", "add")
-    command_line(var, *act, "--password-stdin", name, stdin=PASSWORD)
-    client = httpx.Client(base_url=url, headers={"Origin": url}, timeout=120)
+    act = ("user", "password") if username in known else ("user", "add")
+    command_line(var, *act, "--password-stdin", username, stdin=password)
+    client = httpx.Client(base_url=url, headers={"Origin": url}, timeout=timeout_s)
     client.get("/api/session")
-    signed_in = client.post(
+    answer = client.post(
         "/api/session",
-        json={"username": name, "password": PASSWORD},
+        json={"username": username, "password": password},
         headers={"X-CSRFToken": client.cookies["csrftoken"]},
     )
-    signed_in.raise_for_status()
+    answer.raise_for_status()
     client.headers["X-CSRFToken"] = client.cookies["csrftoken"]
-    return Robot(client, url)
+    return client
 
 
 def command_line(var: Path, *arguments: str, stdin: str = "") -> str:
