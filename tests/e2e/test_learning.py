@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import json
-import subprocess
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from PIL import Image
 
 from benchmarks import loop
 from benchmarks.robots import PASSWORD, Desk, Load, under_load
-from tests.e2e.pictures import keep_evidence, keep_pictures
+from tests.e2e.story import keep_pictures, play
 from tests.system import free_port, up
 
 FRONTEND = Path(__file__).parents[2] / "frontend"
@@ -64,46 +62,32 @@ async def test_a_project_learns_and_can_go_back(
             "person": {"username": "loop-lead", "password": PASSWORD},
             "folder": str(folder),
         }
-        script = str(Path(__file__).with_name("learning.mjs"))
-        with (
-            (folder / "story.err").open("w+") as errors,
-            subprocess.Popen(
-                ["node", script, json.dumps(told)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            ) as story,
-            ExitStack() as at_work,
-        ):
-            assert story.stdin is not None
-            assert story.stdout is not None
-            try:
-                for line in story.stdout:
-                    assert json.loads(line)["at"] != "page error", line
-                    match json.loads(line)["at"]:
-                        case "it trains":
-                            await asyncio.to_thread(loop.learnt, turn)
-                        case "another model answers":
-                            await asyncio.to_thread(loop.reopen, turn)
-                            answering.append(await _answers(turn))
-                        case "people are at work":
-                            load = await asyncio.to_thread(at_work.enter_context, _clicking(turn))
-                        case "the one before answers again":
-                            answering.append(await _answers(turn))
-                            await asyncio.to_thread(at_work.close)
-                        case _:
-                            continue
-                    story.stdin.write("go\n")
-                    story.stdin.flush()
-                story.wait()
-            finally:
-                story.kill()
-                story.wait()
-                if story.returncode != 0:
-                    keep_evidence(folder)
-            errors.seek(0)
-            assert story.returncode == 0, errors.read()
+        loads: list[Load] = []
+
+        async def it_trains() -> None:
+            await asyncio.to_thread(loop.learnt, turn)
+
+        async def another_model_answers() -> None:
+            await asyncio.to_thread(loop.reopen, turn)
+            answering.append(await _answers(turn))
+
+        with ExitStack() as at_work:
+
+            async def people_are_at_work() -> None:
+                clicking = _clicking(turn)
+                loads.append(await asyncio.to_thread(at_work.enter_context, clicking))
+
+            async def the_one_before_answers_again() -> None:
+                answering.append(await _answers(turn))
+                await asyncio.to_thread(at_work.close)
+
+            pauses = {
+                "it trains": it_trains,
+                "another model answers": another_model_answers,
+                "people are at work": people_are_at_work,
+                "the one before answers again": the_one_before_answers_again,
+            }
+            await play("learning.mjs", told, folder=folder, pauses=pauses)
 
         (run,) = turn.lead.get(f"{turn.address}/runs")
         details = turn.lead.get(f"/api/runs/{run['id']}")
@@ -113,7 +97,7 @@ async def test_a_project_learns_and_can_go_back(
         before, made = run["parent"]["digest"], run["candidate"]["digest"]
         assert answering == [before, made, before]
         # Whoever was at work meanwhile kept the model that they began with, and was never refused.
-        assert load.models == [{made}] * SESSIONS
+        assert [load.models for load in loads] == [[{made}] * SESSIONS]
         events = turn.lead.get(f"{turn.address}/events?limit=200")
         changes = [e["data"]["change"] for e in reversed(events) if e["action"] == "model_answers"]
         assert changes[0] == "pin"

@@ -12,11 +12,10 @@ import gzip
 import io
 import json
 import os
-import subprocess
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -29,7 +28,7 @@ from pydicom.uid import generate_uid
 from delineate.demo import data as demo
 from mlworker.contract import masks
 from mlworker.contract.masks import RunLengths
-from tests.e2e.pictures import keep_evidence, keep_pictures
+from tests.e2e.story import keep_pictures, play
 from tests.system import Started, free_port, up
 from tests.waiting import until
 
@@ -92,7 +91,8 @@ async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium:
             "folder": str(folder),
             "people": people,
         }
-        await _play(system, folder=folder, told=told)
+        pauses = {at: partial(_kill, system, name) for at, name in KILLED_AT.items()}
+        await play("story.mjs", told, folder=folder, pauses=pauses)
 
         accepted = _accepted_masks(system, **people["lead"])
         originals = _in_order(files)
@@ -104,40 +104,6 @@ async def test_a_zip_becomes_reviewed_and_exported_masks(folder: Path, chromium:
         _check_dicom_seg(folder / "dicom_seg.zip", accepted, originals)
     _check_black(folder / "black-box.png")
     keep_pictures(folder / "shots", KEPT_PICTURES)
-
-
-async def _play(system: Started, *, folder: Path, told: dict[str, Any]) -> None:
-    seen = []
-    with (
-        (folder / "story.err").open("w+") as errors,
-        subprocess.Popen(
-            ["node", str(Path(__file__).with_name("story.mjs")), json.dumps(told)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as story,
-    ):
-        assert story.stdin is not None
-        assert story.stdout is not None
-        try:
-            for line in story.stdout:
-                at = json.loads(line)
-                assert at["at"] != "page error", at
-                seen.append(at["at"])
-                if at["at"] in KILLED_AT:
-                    await _kill(system, KILLED_AT[at["at"]])
-                    story.stdin.write("go\n")
-                    story.stdin.flush()
-            story.wait()
-        finally:
-            story.kill()
-            story.wait()
-            if story.returncode != 0:
-                keep_evidence(folder)
-        errors.seek(0)
-        assert story.returncode == 0, errors.read()
-    assert seen == [*KILLED_AT, "end"]
 
 
 async def _kill(system: Started, name: str) -> None:
